@@ -1,0 +1,62 @@
+# Every target sets itself up in .venv; Python 3.11 or newer, git and make are all that must be there.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+CORES ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) --rerun-triggers input mtime params
+DEMO := --configfile config/demo.yaml
+# Two test processes share two cores; more threads in each would only wait for one another.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist worksteal
+
+.PHONY: lock help install demo report-open check lint types test test-faults real clean-demo
+
+help:
+	@echo "make demo         train, ensemble, score and report on simulated recordings (minutes)"
+	@echo "make report-open  open the demo's report in a browser"
+	@echo "make check        lint, types and fast tests (under 3 minutes)"
+	@echo "make test         all tests but the long fault matrices (under 30 minutes)"
+	@echo "make real         the pipeline on a real recording, where its data are present"
+
+install: $(INSTALLED)
+
+$(INSTALLED): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+demo: $(INSTALLED)
+	$(SNAKEMAKE) $(DEMO) all
+	@echo "The report is $(CURDIR)/results/demo/report.html"
+
+report-open: demo
+	$(BIN)/python -m webbrowser -t "file://$(CURDIR)/results/demo/report.html"
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check --compact-diff Snakefile rules
+	$(BIN)/snakemake --lint --configfile config/demo.yaml
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+check: lint types
+	$(PYTEST) -m "not slow and not workflow and not real and not faults" tests
+
+test: lint types
+	$(PYTEST) -m "not real and not faults" tests
+
+test-faults: $(INSTALLED)
+	$(PYTEST) -m faults tests
+
+real: $(INSTALLED)
+	$(BIN)/python -m pytest -m real -s tests/real
+
+lock:
+	PYTHON="$(PYTHON)" envs/lock.sh
+
+clean-demo:
+	rm -rf results/demo

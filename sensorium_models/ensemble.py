@@ -1,0 +1,176 @@
+"""Ensembles: the mean prediction of several members, and the cross-moments that score any subset.
+
+Reads prediction files and responses, never networks, one trial at a time. The cross-moments are
+read back, and scores of subsets computed from them, by `evaluation.subsets`.
+"""
+
+import hashlib
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from sensorium_models import files
+from sensorium_models.evaluation.moments import Group, GroupMoments
+from sensorium_models.evaluation.responses import RecordedResponses, ScoringPlan, scoring_plan
+from sensorium_models.evaluation.scores import matching
+from sensorium_models.evaluation.streaming import JointMoments, RepeatAverage
+from sensorium_models.evaluation.subsets import write_groups, write_header
+from sensorium_models.predictions import PredictionAttributes, Predictions, PredictionWriter
+from sensorium_models.progress import track
+
+MEMBER = "ensemble"
+
+
+class EnsembleError(ValueError):
+    """Members that cannot be averaged with each other."""
+
+
+def build_ensemble(
+    *,
+    name: str,
+    members: Sequence[Path],
+    responses: Mapping[str, RecordedResponses],
+    predictions: Path,
+    moments: Path,
+    left_out: Mapping[str, Collection[int]] | None = None,
+) -> None:
+    """Write the mean prediction of `members` and their cross-moments, reading each trial once.
+
+    Needs about K x frames of a trial x N x 12 bytes: 0.4 GB for 14 members of 8,000 neurons.
+
+    Args:
+        name: of the ensemble; becomes `system` of both files, `member` is "ensemble".
+        members: prediction files; their order is the order of signals in the moments.
+        responses: by animal, in the score unit of the files.
+        predictions, moments: the files to write. Layout of the moments, per animal: `neuron_ids`,
+            and for each tier and type a group `{0,1,..}` with attributes tier, stimulus_type and
+            counts, and `{single_trial,repeat_average}/{mean (K+1, N), products (P, N)}`, the last
+            signal being the response and P = (K+1)(K+2)/2 the packed upper triangle.
+        left_out: by animal, trials whose video ANY member trained on; predicted, not scored.
+
+    Raises:
+        EnsembleError: members differ in trials, neurons, frames, unit or recordings, or one is
+            there twice.
+    """
+    left_out = left_out or {}
+    with ExitStack() as stack:
+        sources = [stack.enter_context(Predictions(path)) for path in members]
+        _check_members(sources)
+        first = sources[0]
+        attributes = replace(
+            first.attributes,
+            system=name,
+            member=MEMBER,
+            fingerprint=_fingerprint([source.attributes for source in sources]),
+        )
+        temporary = stack.enter_context(files.replacing(moments))
+        output = stack.enter_context(h5py.File(temporary, "w", locking=False))
+        writer = stack.enter_context(PredictionWriter(predictions, **asdict(attributes)))
+        write_header(
+            output,
+            attributes=asdict(attributes),
+            members=[(source.attributes.system, source.attributes.member) for source in sources],
+        )
+        for animal in first.animals:
+            recorded = matching(first, animal, responses)
+            plan = scoring_plan(first.trials(animal), recorded, left_out.get(animal, ()))
+            target = output.create_group(animal)
+            target["neuron_ids"] = first.neuron_ids(animal)
+            write_groups(target, _animal_groups(sources, animal, recorded, plan, writer))
+
+
+def _check_members(sources: Sequence[Predictions]) -> None:
+    if not sources:
+        raise EnsembleError("an ensemble needs at least one member.")
+    names = [(source.attributes.system, source.attributes.member) for source in sources]
+    for name in names:
+        if names.count(name) > 1:
+            raise EnsembleError(f"member {name[1]} of {name[0]} is in the ensemble twice.")
+    first = sources[0]
+    for other in sources[1:]:
+        between = f"{first.path} and {other.path} cannot be averaged"
+        for key in (
+            "protocol",
+            "training_set",
+            "score_unit",
+            "first_scored_frame",
+            "frame_convention",
+            "recording_digests",
+        ):
+            ours, theirs = getattr(first.attributes, key), getattr(other.attributes, key)
+            if ours != theirs:
+                raise EnsembleError(f"{between}: {key} is {ours!r} and {theirs!r}.")
+        if first.animals != other.animals:
+            raise EnsembleError(f"{between}: animals {first.animals} and {other.animals}.")
+        for animal in first.animals:
+            if not np.array_equal(first.neuron_ids(animal), other.neuron_ids(animal)):
+                raise EnsembleError(f"{between}: neuron ids of animal {animal} differ.")
+            differing = set(first.trials(animal)) ^ set(other.trials(animal))
+            if differing:
+                raise EnsembleError(
+                    f"{between}: of animal {animal} only one of them has trials "
+                    f"{', '.join(map(str, sorted(differing)[:10]))}. Predict the other again."
+                )
+            for trial in first.trials(animal):
+                frames = first.frames(animal, trial), other.frames(animal, trial)
+                if frames[0] != frames[1]:
+                    raise EnsembleError(
+                        f"{between}: animal {animal}, trial {trial} has {frames[0]} and "
+                        f"{frames[1]} scored frames."
+                    )
+
+
+def _fingerprint(members: Sequence[PredictionAttributes]) -> str:
+    content = [[member.system, member.member, member.fingerprint] for member in members]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _animal_groups(
+    sources: Sequence[Predictions],
+    animal: str,
+    responses: RecordedResponses,
+    plan: ScoringPlan,
+    writer: PredictionWriter,
+) -> Iterator[tuple[Group, GroupMoments]]:
+    """Write the mean of every trial; yield the moments of each tier and type when it is done."""
+    neuron_ids = sources[0].neuron_ids(animal)
+    start = sources[0].attributes.first_scored_frame
+    signals = len(sources) + 1
+
+    def members_of(trial: int) -> list[np.ndarray]:
+        read = [source.read(animal, trial) for source in sources]
+        writer.add(animal, neuron_ids, trial, np.mean(read, axis=0))
+        return read
+
+    excluded_groups = {(tier, kind) for tier, kind, _ in plan.excluded.values()}
+    for key in track(
+        sorted({*plan.scored, *excluded_groups}),
+        f"ensemble of {len(sources)}, {animal}",
+        unit="set",
+    ):
+        group = GroupMoments.empty(signals, neuron_ids.size)
+        for trial, (tier, stimulus_type, reason) in plan.excluded.items():
+            if (tier, stimulus_type) == key:
+                members_of(trial)
+                group.trials_left_out += reason == "trained on"
+                group.trials_withheld += reason == "responses withheld"
+        for repeats in plan.scored.get(key, {}).values():
+            average = RepeatAverage(signals, neuron_ids.size)
+            for trial in repeats:
+                read = members_of(trial)
+                read.append(responses.read(trial, start, start + len(read[0])))
+                group.single_trial.add(JointMoments.of(read))
+                average.add(read)
+            group.repeat_average.add(average.moments(len(repeats)))
+            group.trials += len(repeats)
+            group.videos += 1
+        if not group.single_trial.is_finite():
+            raise EnsembleError(
+                f"the recorded responses of animal {animal}, tier {key[0]}, are not all finite."
+            )
+        yield key, group

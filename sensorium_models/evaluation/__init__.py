@@ -1,0 +1,1 @@
+"""Scores from streamed per-neuron moments. Imports neither torch nor networks."""

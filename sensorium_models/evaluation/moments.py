@@ -1,0 +1,240 @@
+"""The durable result of a member: per neuron and video the sums from which its scores follow.
+
+For each animal, tier, stimulus type and video: joint moments of (prediction, response) over single
+trials, and over the averages of the repeats (specs/metrics.md sections 2 and 3). Kept per video, so
+that videos can be left out or resampled later. Any order of trials, any division into pieces of
+trials, processes and files gives the same correlations to 1e-12 (numerics: `streaming`).
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from sensorium_models.evaluation.streaming import JointMoments, RepeatAverage
+
+SIGNALS = ("prediction", "response")
+Reason = Literal["trained on", "responses withheld"]
+REASONS: tuple[Reason, ...] = ("trained on", "responses withheld")
+Group = tuple[str, str]  # tier, stimulus type
+
+
+@dataclass
+class GroupMoments:
+    """Joint moments of one tier and stimulus type of an animal; the response is the last signal."""
+
+    single_trial: JointMoments
+    repeat_average: JointMoments
+    trials: int = 0
+    videos: int = 0
+    trials_left_out: int = 0  # their video was trained on
+    trials_withheld: int = 0  # their responses are not public
+
+    @classmethod
+    def empty(cls, signals: int, neurons: int) -> "GroupMoments":
+        """A group in which nothing was scored yet."""
+        return cls(JointMoments.empty(signals, neurons), JointMoments.empty(signals, neurons))
+
+    @property
+    def frames(self) -> int:
+        """Scored frames of all trials together."""
+        return self.single_trial.count
+
+
+@dataclass
+class VideoMoments:
+    """Moments of one video, shown in `trials`: scored frame spans [start, stop) by trial index.
+
+    `repeats` holds frame sums as long as more repeats may come, `repeat_average` is set afterwards.
+    """
+
+    single_trial: JointMoments
+    repeats: RepeatAverage | None
+    repeat_average: JointMoments | None = None
+    trials: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+
+    def finish(self) -> None:
+        """Turn the frame sums into moments and free them."""
+        if self.repeats is not None:
+            self.repeat_average = self.repeats.moments(len(self.trials))
+            self.repeats = None
+
+    def averaged(self) -> JointMoments:
+        """Moments of the repeat averages, as of now."""
+        if self.repeat_average is not None:
+            return self.repeat_average
+        assert self.repeats is not None
+        return self.repeats.moments(len(self.trials))
+
+
+class AnimalMoments:
+    """Moments of one member on one animal.
+
+    Args:
+        neuron_ids: (N,) unit ids, in the order of the columns of every response and prediction.
+    """
+
+    def __init__(self, neuron_ids: np.ndarray) -> None:
+        self.neuron_ids = np.asarray(neuron_ids, dtype=np.int64)
+        self.videos: dict[tuple[str, str, str], VideoMoments] = {}
+        self.excluded: dict[int, tuple[str, str, Reason]] = {}
+
+    @property
+    def neurons(self) -> int:
+        """Number of neurons N."""
+        return self.neuron_ids.size
+
+    def add_trial(
+        self,
+        *,
+        tier: str,
+        stimulus_type: str,
+        video: str,
+        trial: int,
+        response: np.ndarray,
+        prediction: np.ndarray,
+        start: int = 0,
+    ) -> None:
+        """Add the scored frames of one trial, both (frames, N) in the score unit.
+
+        A trial may come in pieces: `start` is the index, among its scored frames, of the first one
+        given. Repeats are trials with the same `video`.
+
+        Raises:
+            ValueError: shapes disagree, a value is not finite, frames of the trial were added
+                before, or the video was finished.
+        """
+        where = f"trial {trial} (tier {tier}, video {video})"
+        expected = (len(prediction), self.neurons)
+        if response.shape != expected or prediction.shape != expected or not len(prediction):
+            raise ValueError(
+                f"response {response.shape} and prediction {prediction.shape} of {where} must both "
+                f"be (frames, {self.neurons} neurons), with at least one frame."
+            )
+        moments = JointMoments.of([prediction, response])
+        if not moments.is_finite():
+            which = "response" if np.isfinite(prediction).all() else "prediction"
+            raise ValueError(f"the {which} of {where} has values that are not finite.")
+        entry = self._entry(tier, stimulus_type, video)
+        if entry.repeats is None:
+            raise ValueError(f"{where} comes after its video was finished; add all repeats first.")
+        span = (start, start + len(response))
+        entry.trials[trial] = _joined(entry.trials.get(trial, []), [span], where)
+        entry.single_trial.add(moments)
+        entry.repeats.add([prediction, response], start=start)
+
+    def exclude(self, *, tier: str, stimulus_type: str, trial: int, reason: Reason) -> None:
+        """Record that a trial is not scored, and why."""
+        self.excluded[int(trial)] = (tier, stimulus_type, reason)
+
+    def finish(self) -> None:
+        """Close all videos: no more repeats come, the frame sums (the bulk of memory) are freed."""
+        for entry in self.videos.values():
+            entry.finish()
+
+    def merge(self, other: "AnimalMoments") -> None:
+        """Add the moments of other trials, in place (`other` must not be used afterwards).
+
+        Raises:
+            ValueError: other neurons, trials in common, or the repeats of a video that was finished
+                are spread over both.
+        """
+        if not np.array_equal(self.neuron_ids, other.neuron_ids):
+            raise ValueError("moments of different neurons cannot be merged.")
+        for key, theirs in other.videos.items():
+            if key not in self.videos:
+                self.videos[key] = theirs
+                continue
+            ours, where = self.videos[key], f"video {key[2]} of tier {key[0]}"
+            if ours.repeats is None or theirs.repeats is None:
+                raise ValueError(
+                    f"{where} was finished before all of its repeats were together; merge first, "
+                    f"then finish."
+                )
+            for trial, spans in theirs.trials.items():
+                what = f"trial {trial} ({where})"
+                ours.trials[trial] = _joined(ours.trials.get(trial, []), spans, what)
+            ours.single_trial.add(theirs.single_trial)
+            ours.repeats.merge(theirs.repeats)
+        self.excluded.update(other.excluded)
+
+    def groups(self, *, without: Collection[str] = ()) -> dict[Group, GroupMoments]:
+        """Moments by tier and stimulus type, sorted; the videos in `without` are left out.
+
+        A group whose trials are all excluded is there too, with zero frames.
+        """
+        groups: dict[Group, GroupMoments] = {}
+        for tier, stimulus_type, _ in sorted([*self.videos, *self.excluded.values()]):
+            groups.setdefault((tier, stimulus_type), GroupMoments.empty(len(SIGNALS), self.neurons))
+        # Sorted, so that the order in which videos came does not show, not even in the last bit.
+        for (tier, stimulus_type, video), entry in sorted(self.videos.items()):
+            if video not in without:
+                group = groups[tier, stimulus_type]
+                group.single_trial.add(entry.single_trial)
+                group.repeat_average.add(entry.averaged())
+                group.trials += len(entry.trials)
+                group.videos += 1
+        for tier, stimulus_type, reason in self.excluded.values():
+            group = groups[tier, stimulus_type]
+            if reason == "trained on":
+                group.trials_left_out += 1
+            else:
+                group.trials_withheld += 1
+        return groups
+
+    def _entry(self, tier: str, stimulus_type: str, video: str) -> VideoMoments:
+        key = (tier, stimulus_type, video)
+        if key not in self.videos:
+            self.videos[key] = VideoMoments(
+                JointMoments.empty(len(SIGNALS), self.neurons),
+                RepeatAverage(len(SIGNALS), self.neurons),
+            )
+        return self.videos[key]
+
+
+@dataclass
+class Moments:
+    """All moments of one member; `attributes` are those of its prediction file.
+
+    Written to and read from HDF5 by `moments_file`; picklable, so processes can return it.
+    """
+
+    attributes: Mapping[str, object]
+    animals: dict[str, AnimalMoments] = field(default_factory=dict)
+
+    def merge(self, other: "Moments") -> None:
+        """Add what another process or file gathered for the same member, in place.
+
+        Raises:
+            ValueError: the two describe different members, units or frames, or trials overlap.
+        """
+        different = [
+            key
+            for key in {*self.attributes, *other.attributes}
+            if self.attributes.get(key) != other.attributes.get(key)
+        ]
+        if different:
+            raise ValueError(
+                f"moments that differ in {', '.join(sorted(different))} cannot be merged."
+            )
+        for animal, theirs in other.animals.items():
+            if animal in self.animals:
+                self.animals[animal].merge(theirs)
+            else:
+                self.animals[animal] = theirs
+
+
+def _joined(
+    known: list[tuple[int, int]], added: list[tuple[int, int]], where: str
+) -> list[tuple[int, int]]:
+    # Without this check a trial that two processes both scored would count double in silence.
+    joined: list[tuple[int, int]] = []
+    for start, stop in sorted([*known, *added]):
+        if joined and start < joined[-1][1]:
+            raise ValueError(f"frames {start}..{joined[-1][1] - 1} of {where} were added twice.")
+        if joined and start == joined[-1][1]:
+            joined[-1] = (joined[-1][0], stop)
+        else:
+            joined.append((start, stop))
+    return joined

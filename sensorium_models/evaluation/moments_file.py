@@ -1,0 +1,164 @@
+"""Moments on disk: one HDF5 file per member, all animals, written atomically.
+
+Layout, per animal: `neuron_ids (N,)`; `videos/{tier,stimulus_type,video}` (V,) bytes and
+`videos/finished`; `{single_trial,repeat_average}/{count (V,), mean (V, 2, N), products (V, 3, N)}`
+with signals (prediction, response) and pairs (pp, pr, rr); `trials/{row,trial,start,stop}` the
+spans; `excluded/{trial,tier,stimulus_type,reason}`; `open/{row}/{sums,covered}` for unfinished
+videos.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from sensorium_models import files
+from sensorium_models.evaluation.moments import (
+    REASONS,
+    SIGNALS,
+    AnimalMoments,
+    Moments,
+    VideoMoments,
+)
+from sensorium_models.evaluation.streaming import JointMoments, RepeatAverage
+
+SCHEMA_VERSION = 1
+
+
+class MomentsError(ValueError):
+    """A moments file that cannot be used."""
+
+
+def write_moments(path: Path, moments: Moments) -> None:
+    """Write all moments; unfinished videos keep their frame sums, so that files can be merged."""
+    with files.replacing(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
+        file.attrs["schema_version"] = SCHEMA_VERSION
+        file.attrs["attributes"] = json.dumps(dict(moments.attributes), sort_keys=True)
+        for animal, content in sorted(moments.animals.items()):
+            _write_animal(file.create_group(animal), content)
+
+
+def read_moments(path: Path) -> Moments:
+    """Read back what `write_moments` wrote, bit for bit.
+
+    Raises:
+        MomentsError: the file is missing, is no moments file, or of another schema version.
+    """
+    try:
+        file = h5py.File(path, "r", locking=False)
+    except OSError as error:
+        raise MomentsError(f"{path} cannot be read as moments ({error}). Predict again.") from error
+    with file:
+        version = file.attrs.get("schema_version")
+        if version != SCHEMA_VERSION or "attributes" not in file.attrs:
+            raise MomentsError(
+                f"{path} is no moments file of schema version {SCHEMA_VERSION} (it says "
+                f"{version}). Predict again."
+            )
+        animals = {animal: _read_animal(group) for animal, group in file.items()}
+        return Moments(json.loads(file.attrs["attributes"]), animals)
+
+
+def write_joint(group: h5py.Group, name: str, moments: JointMoments) -> None:
+    """Store joint moments as `{name}/{mean,products}` and the attribute `count`."""
+    target = group.create_group(name)
+    target.attrs["count"] = moments.count
+    target["mean"], target["products"] = moments.mean, moments.products
+
+
+def read_joint(group: h5py.Group, name: str) -> JointMoments:
+    """Read back what `write_joint` wrote."""
+    source = group[name]
+    return JointMoments(int(source.attrs["count"]), source["mean"][:], source["products"][:])
+
+
+def _write_animal(group: h5py.Group, content: AnimalMoments) -> None:
+    group["neuron_ids"] = content.neuron_ids
+    videos = sorted(content.videos.items())
+    for column, name in enumerate(("tier", "stimulus_type", "video")):
+        group[f"videos/{name}"] = _encoded([key[column] for key, _ in videos])
+    group["videos/finished"] = np.array([entry.repeats is None for _, entry in videos], dtype=bool)
+    empty = JointMoments.empty(len(SIGNALS), content.neurons)
+    for name, parts in (
+        ("single_trial", [entry.single_trial for _, entry in videos]),
+        ("repeat_average", [entry.repeat_average or empty for _, entry in videos]),
+    ):
+        group[f"{name}/count"] = np.array([part.count for part in parts], dtype=np.int64)
+        # One row per video, written one by one: all rows together would double the memory.
+        for field, rows in (("mean", len(empty.mean)), ("products", len(empty.products))):
+            shape = (len(parts), rows, content.neurons)
+            dataset = group.create_dataset(f"{name}/{field}", shape=shape, dtype=np.float64)
+            for row, part in enumerate(parts):
+                dataset[row] = getattr(part, field)
+    spans = np.array(
+        [
+            (row, trial, start, stop)
+            for row, (_, entry) in enumerate(videos)
+            for trial, parts in sorted(entry.trials.items())
+            for start, stop in parts
+        ],
+        dtype=np.int64,
+    ).reshape(-1, 4)
+    for column, name in enumerate(("row", "trial", "start", "stop")):
+        group[f"trials/{name}"] = spans[:, column]
+    excluded = sorted(content.excluded.items())
+    group["excluded/trial"] = np.array([trial for trial, _ in excluded], dtype=np.int64)
+    for column, name in enumerate(("tier", "stimulus_type", "reason")):
+        group[f"excluded/{name}"] = _encoded([entry[column] for _, entry in excluded])
+    for row, (_, entry) in enumerate(videos):
+        if entry.repeats is not None:
+            group[f"open/{row}/sums"] = entry.repeats.sums
+            group[f"open/{row}/covered"] = entry.repeats.covered
+
+
+def _read_animal(group: h5py.Group) -> AnimalMoments:
+    content = AnimalMoments(group["neuron_ids"][:])
+    keys = list(
+        zip(
+            *(_decoded(group[f"videos/{name}"]) for name in ("tier", "stimulus_type", "video")),
+            strict=True,
+        )
+    )
+    entries = []
+    for row, (key, finished) in enumerate(zip(keys, group["videos/finished"][:], strict=True)):
+        single, averaged = (
+            JointMoments(
+                int(group[name]["count"][row]),
+                group[name]["mean"][row],
+                group[name]["products"][row],
+            )
+            for name in ("single_trial", "repeat_average")
+        )
+        entry = VideoMoments(single, None, averaged)
+        if not finished:
+            entry.repeat_average = None
+            entry.repeats = RepeatAverage(len(SIGNALS), content.neurons)
+            entry.repeats.sums = group[f"open/{row}/sums"][:]
+            entry.repeats.covered = group[f"open/{row}/covered"][:]
+        content.videos[key] = entry
+        entries.append(entry)
+    table = group["trials"]
+    for row, trial, start, stop in zip(
+        *(table[name][:].tolist() for name in ("row", "trial", "start", "stop")), strict=True
+    ):
+        entries[row].trials.setdefault(trial, []).append((start, stop))
+    reasons = {str(reason): reason for reason in REASONS}
+    table = group["excluded"]
+    for trial, tier, stimulus_type, reason in zip(
+        table["trial"][:].tolist(),
+        *(_decoded(table[name]) for name in ("tier", "stimulus_type", "reason")),
+        strict=True,
+    ):
+        content.excluded[trial] = (tier, stimulus_type, reasons[reason])
+    return content
+
+
+def _encoded(texts: Sequence[str]) -> np.ndarray:
+    # Fixed width: the same content gives the same file, which variable-length strings do not.
+    return np.array([text.encode() for text in texts] or np.zeros(0), dtype=np.bytes_)
+
+
+def _decoded(dataset: h5py.Dataset) -> list[str]:
+    return [text.decode() for text in dataset[:].tolist()]

@@ -1,0 +1,148 @@
+"""Sums from which correlations follow, gathered piece by piece: joint moments and repeat averages.
+
+Numerics: pieces are centred in float64 about their own mean before they are multiplied, and
+joined by the pairwise update of Chan, Golub & LeVeque (1983), so no large numbers
+cancel: the error is about 1e-16 x |mean| / std of a signal, never its square.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+BLOCK_BYTES = 2**20  # float64 working block; fits a core's cache, which is what makes it quick
+
+
+def packed_pairs(signals: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the upper triangle in packed order: (0,0), (0,1), .., (1,1), (1,2), .."""
+    return np.triu_indices(signals)
+
+
+@dataclass
+class JointMoments:
+    """Count, means and centred products of S signals for each of N neurons, over frames.
+
+    By convention the last signal is the recorded response and those before it are predictions.
+
+    Attributes:
+        count: frames seen.
+        mean: (S, N) float64.
+        products: (S (S + 1) / 2, N) float64, sum over frames of (x_i - mean_i)(x_j - mean_j), the
+            upper triangle packed row by row (`packed_pairs`).
+    """
+
+    count: int
+    mean: np.ndarray
+    products: np.ndarray
+
+    @classmethod
+    def empty(cls, signals: int, neurons: int) -> Self:
+        """Moments of no frames at all."""
+        pairs = signals * (signals + 1) // 2
+        return cls(0, np.zeros((signals, neurons)), np.zeros((pairs, neurons)))
+
+    @classmethod
+    def of(cls, signals: Sequence[np.ndarray]) -> Self:
+        """Moments of `signals`, each (frames, N), any float type; computed in float64.
+
+        A constant signal has products of exactly zero: each piece is shifted by its first frame
+        before the mean is taken.
+        """
+        count, neurons = signals[0].shape
+        moments = cls.empty(len(signals), neurons)
+        if not count:
+            return moments
+        moments.count = count
+        pairs = list(zip(*packed_pairs(len(signals)), strict=True))
+        width = max(64, BLOCK_BYTES // (8 * count * len(signals)))
+        for first in range(0, neurons, width):
+            columns = slice(first, first + width)
+            anchor = np.stack([signal[0, columns] for signal in signals]).astype(np.float64)
+            block = np.empty((len(signals), count, anchor.shape[1]))
+            for row, signal in enumerate(signals):
+                np.subtract(signal[:, columns], anchor[row], out=block[row], dtype=np.float64)
+            mean = block.mean(axis=1)
+            block -= mean[:, None]
+            moments.mean[:, columns] = anchor + mean
+            if len(signals) <= 4:
+                for index, (i, j) in enumerate(pairs):
+                    moments.products[index, columns] = np.einsum("tn,tn->n", block[i], block[j])
+            else:  # many pairs: one small matrix product per neuron is quicker
+                by_neuron = np.ascontiguousarray(block.transpose(2, 0, 1))
+                gram = by_neuron @ by_neuron.transpose(0, 2, 1)
+                moments.products[:, columns] = gram[:, *packed_pairs(len(signals))].T
+        return moments
+
+    def add(self, other: "JointMoments") -> None:
+        """Join with the moments of other frames of the same signals, in place."""
+        if self.mean.shape != other.mean.shape:
+            raise ValueError(
+                f"moments of (signals, neurons) {self.mean.shape} and {other.mean.shape} cannot be "
+                f"joined."
+            )
+        if not other.count:
+            return
+        total = self.count + other.count
+        difference = other.mean - self.mean
+        if self.count:
+            weight = self.count * other.count / total
+            rows, columns = packed_pairs(len(self.mean))
+            for index, (i, j) in enumerate(zip(rows, columns, strict=True)):
+                self.products[index] += weight * difference[i] * difference[j]
+            self.mean += difference * (other.count / total)
+        else:
+            self.mean[:] = other.mean
+        self.products += other.products
+        self.count = total
+
+    def is_finite(self) -> bool:
+        """Whether every value that entered was finite (NaN and infinity spread to the products)."""
+        return bool(np.isfinite(self.products).all())
+
+
+class RepeatAverage:
+    """Frame-wise average of S signals over the repeats of one video, as running sums.
+
+    Sums of float32 values in float64 are exact in practice, so the order of trials does not matter.
+    Frames that some repeat lacks are dropped: repeats of unequal length are cut to the shortest.
+    Holds S x frames x N float64, so close videos one by one (`moments`) where memory matters.
+    """
+
+    def __init__(self, signals: int, neurons: int) -> None:
+        self.sums = np.zeros((signals, 0, neurons))
+        self.covered = np.zeros(0, dtype=np.int64)  # how many repeats reached each frame
+
+    def add(self, signals: Sequence[np.ndarray], *, start: int = 0) -> None:
+        """Add frames `start` onwards, each (frames, N), of one repeat (or a part of it)."""
+        stop = start + len(signals[0])
+        self._reach(stop)
+        for total, signal in zip(self.sums, signals, strict=True):
+            total[start:stop] += signal
+        self.covered[start:stop] += 1
+
+    def merge(self, other: "RepeatAverage") -> None:
+        """Add the sums of other repeats, in place."""
+        frames = len(other.covered)
+        self._reach(frames)
+        self.sums[:, :frames] += other.sums
+        self.covered[:frames] += other.covered
+
+    def moments(self, repeats: int) -> JointMoments:
+        """Joint moments of the averages over the frames that all `repeats` have."""
+        common = self.covered == repeats
+        sums = self.sums if common.all() else self.sums[:, common]
+        moments = JointMoments.of(list(sums))
+        # Of the sums first, then scaled: saves a second copy of S x frames x N.
+        moments.mean /= repeats
+        moments.products /= repeats**2
+        return moments
+
+    def _reach(self, frames: int) -> None:
+        missing = frames - len(self.covered)
+        if missing > 0:
+            signals, known, neurons = self.sums.shape
+            grown = np.zeros((signals, frames, neurons))
+            grown[:, :known] = self.sums
+            self.sums = grown
+            self.covered = np.concatenate([self.covered, np.zeros(missing, dtype=np.int64)])

@@ -1,0 +1,56 @@
+"""Writing files so that nobody ever sees half of one: temporary name, fsync, rename."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; move it there, synced to disk, if the body succeeds.
+
+    The temporary file is removed when the body raises, so `path` is either the old content, the
+    complete new one, or absent. The temporary name keeps the suffix of `path`, because writers such
+    as matplotlib and pandas choose their format by it.
+
+    Raises:
+        OSError: the folder cannot be written or the disk is full; `path` is untouched then.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield temporary
+        descriptor = os.open(temporary, os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace `path` by `text` (UTF-8) atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replace `path` by `content` as indented JSON, atomically."""
+    write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def _sync_folder(folder: Path) -> None:
+    # Without this a crash just after the rename may bring the old directory entry back.
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,142 @@
+"""Finished members and whether the present configuration would still make them.
+
+A member stands for GPU hours, so none is ever trained again silently: where what decides it has
+changed since, the plan stops with the list, unless the study says `replace_members` or
+`adopt_members`.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from sensorium_models import files, fingerprints
+from sensorium_models.study import ConfigurationError, Study
+
+
+class MemberGuard:
+    """Tells a training rule its fingerprint, and refuses to replace finished members unasked."""
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+
+    def folder(self, training_set: str, system: str, member: str) -> Path:
+        """Where a member lies."""
+        return self._study.settings.results / "members" / training_set / system / member
+
+    def fingerprint(self, training_set: str, system: str, member: str) -> str:
+        """What the training rule carries in its `params`; it changes exactly when a member must.
+
+        Raises:
+            ConfigurationError: finished members would be replaced and nobody asked for it.
+        """
+        wanted = fingerprints.member(self._study, training_set, system, member)
+        record = read_record(self.folder(training_set, system, member))
+        if record is None:
+            return fingerprints.digest(wanted)
+        changed = self.changed_keys(training_set, system, member)
+        if not changed:
+            return str(record["fingerprint"]["digest"])
+        if self._study.settings.replace_members:
+            return fingerprints.digest([wanted, self._present_recordings(record)])
+        if self._study.settings.adopt_members:
+            return str(record["fingerprint"]["digest"])
+        raise ConfigurationError(self._list_of_changed())
+
+    def changed_keys(self, training_set: str, system: str, member: str) -> list[str]:
+        """Keys that differ between a finished member and what would be trained now."""
+        folder = self.folder(training_set, system, member)
+        record = read_record(folder)
+        if record is None:
+            return []
+        wanted = fingerprints.member(self._study, training_set, system, member)
+        present = self._present_recordings(record)
+        adopted = read_adopted(folder)
+        if adopted == {"fingerprint": wanted, "recordings": present}:
+            return []
+        return [
+            *fingerprints.changed_keys(record["fingerprint"]["content"], wanted),
+            *fingerprints.changed_keys(record["recordings"], present, "recordings."),
+        ]
+
+    def adopt(self) -> list[str]:
+        """Record that every changed finished member stands as it is; returns their names."""
+        adopted = []
+        for training_set, system, member in self._finished():
+            if self.changed_keys(training_set, system, member):
+                folder = self.folder(training_set, system, member)
+                record = read_record(folder)
+                assert record is not None
+                content = {
+                    "fingerprint": fingerprints.member(self._study, training_set, system, member),
+                    "recordings": self._present_recordings(record),
+                }
+                files.write_json(folder / "adopted.json", content)
+                adopted.append(f"{training_set}/{system}/{member}")
+        return adopted
+
+    def _finished(self) -> list[tuple[str, str, str]]:
+        return [
+            (training_set, system, member)
+            for training_set, system in self._study.trainings()
+            for member in self._study.members(system)
+            if read_record(self.folder(training_set, system, member)) is not None
+        ]
+
+    def _present_recordings(self, record: Mapping[str, Any]) -> dict[str, str]:
+        """Digests of the member's recordings as they are now; unchanged where a store is absent."""
+        present = dict(record["recordings"])
+        for animal in present:
+            store = self._study.settings.results / "recordings" / f"{animal}.h5"
+            if store.exists():
+                with h5py.File(store, "r", locking=False) as file:
+                    present[animal] = str(file.attrs["digest"])
+        return present
+
+    def _list_of_changed(self) -> str:
+        lines, hours = [], 0.0
+        for training_set, system, member in self._finished():
+            keys = self.changed_keys(training_set, system, member)
+            if keys:
+                record = read_record(self.folder(training_set, system, member)) or {}
+                hours += float(record.get("wall_seconds", 0.0)) / 3600
+                lines.append(f"  {training_set}/{system}/{member}: {', '.join(keys)}")
+        return "\n".join(
+            [
+                f"{len(lines)} finished members would be trained again ({hours:.2f} hours of "
+                "training are at stake), because what decides them has changed:",
+                *lines,
+                "Train them again with --config replace_members=true, or keep them as they are, "
+                "which is recorded, with --config adopt_members=true.",
+            ]
+        )
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """The record of the finished member in `folder`, or None where there is none."""
+    try:
+        record: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{folder / 'run.json'}: is no valid record ({error}); remove the member's folder to "
+            "train it again."
+        ) from error
+    return record
+
+
+def read_adopted(folder: Path) -> dict[str, Any] | None:
+    """What a finished member was adopted under, if it was."""
+    path = folder / "adopted.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def by_system(paths: Iterable[str | Path]) -> dict[str, dict[str, Path]]:
+    """Sort files of members (`.../{system}/{member}/{file}`) by system and member."""
+    sorted_paths: dict[str, dict[str, Path]] = {}
+    for path in map(Path, paths):
+        sorted_paths.setdefault(path.parent.parent.name, {})[path.parent.name] = path
+    return sorted_paths

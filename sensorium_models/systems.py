@@ -1,0 +1,202 @@
+"""What a system is: architecture, inputs, recipe, members, and what it trains on.
+
+One file `config/systems/<name>.yaml` describes one system; these types validate it. A system of the
+user's own names its classes as `package.module:Class`, exactly as the built-in ones do.
+"""
+
+import itertools
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+TrainingSetName = Literal["published", "clean"]
+AnimalGroup = Literal["public", "withheld", "all"]
+NormalisationScheme = Literal["per_frame_published", "per_frame_train", "global_train", "none"]
+ResponseUnit = Literal["per_frame_published", "per_frame_train", "per_neuron_train", "raw"]
+
+ClassPath = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+_MEMBER_WORD = re.compile(r"^[A-Za-z0-9_]+$")
+
+
+class Section(BaseModel):
+    """Base of every part of the configuration: unknown keys are refused, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Selection(Section):
+    """Trials by animal group and tier; the group is narrowed to the animals of the study."""
+
+    animals: AnimalGroup
+    tiers: list[str] = Field(min_length=1)
+
+
+class TrainingSet(Section):
+    """What a member learns from (`train`) and what picks its best epoch (`select`)."""
+
+    train: Selection
+    select: Selection
+
+
+class Inputs(Section):
+    """What enters the core: `channels` stacked in this order, one plane per row of behaviour."""
+
+    normalisation: NormalisationScheme
+    channels: list[Literal["video", "behavior", "pupil_center"]] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _video_first(self) -> "Inputs":
+        if self.channels[0] != "video" or len(set(self.channels)) != len(self.channels):
+            raise ValueError("channels must start with video and name each modality once")
+        return self
+
+
+class Loss(Section):
+    """`poisson`: sum of rate - response * ln(rate + epsilon) over clips, frames and neurons.
+
+    `scale: sqrt_trials_per_clip` multiplies it by sqrt(trials of the recording / clips of a batch).
+    """
+
+    kind: Literal["poisson"]
+    epsilon: float = Field(gt=0)
+    scale: Literal["none", "sqrt_trials_per_clip"]
+
+
+class Optimizer(Section):
+    """AdamW over all parameters in one group."""
+
+    kind: Literal["adamw"]
+    learning_rate: float = Field(gt=0)
+    betas: tuple[float, float]
+    epsilon: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+
+
+class PlateauSchedule(Section):
+    """Rounds that end when the objective stops improving; a learning rate that drops on a plateau.
+
+    The two counters are independent (model card of the factorized baseline, section 8).
+    """
+
+    kind: Literal["plateau"]
+    max_epochs: int = Field(ge=1)
+    rounds: int = Field(ge=1)
+    patience_epochs: int = Field(ge=1)
+    tolerance: float = Field(ge=0)
+    learning_rate_factor: float = Field(gt=0, lt=1)
+    learning_rate_patience_epochs: int = Field(ge=0)
+    minimum_learning_rate: float = Field(ge=0)
+
+
+class Validation(Section):
+    """The objective: mean single-trial correlation on the `select` trials of the split.
+
+    `clips`: as in training, one random clip per trial; `whole_trials`: every scored frame of them.
+    `skip_frames` initial frames of a clip (or trial) never count.
+    """
+
+    frames: Literal["clips", "whole_trials"]
+    skip_frames: int = Field(ge=0)
+
+
+class StartPositions(Section):
+    """How `positions: response_triggered_average` finds where each neuron looks.
+
+    The video up to `lag_frames` before a response is averaged over squares of `pool` pixels and
+    smoothed with a standard deviation of `smoothing_pixels`; the strongest pixel is the start.
+    """
+
+    lag_frames: int = Field(default=15, ge=0)
+    pool: int = Field(default=1, ge=1)
+    smoothing_pixels: float = Field(default=1.5, ge=0)
+
+
+class Recipe(Section):
+    """How a member is trained."""
+
+    clip_frames: int = Field(ge=1)
+    clips_per_batch: int = Field(ge=1)
+    step: Literal["all_animals_summed"]
+    loss: Loss
+    optimizer: Optimizer
+    schedule: PlateauSchedule
+    validation: Validation
+    start_positions: StartPositions = StartPositions()
+
+
+class Resources(Section):
+    """What one training job asks of the cluster."""
+
+    gpus: int = Field(ge=0)
+    cpus: int = Field(ge=1)
+    memory_gb: float = Field(gt=0)
+    runtime_hours: float = Field(gt=0)
+
+
+class System(Section):
+    """A published model with its whole recipe, or a variation of one."""
+
+    name: str
+    title: str
+    citation: str
+    published_as: str | None = None
+    core: ClassPath
+    core_settings: dict[str, Any] = {}
+    readout: ClassPath
+    readout_settings: dict[str, Any] = {}
+    shifter: ClassPath | None = None
+    shifter_settings: dict[str, Any] = {}
+    output: Literal["elu_plus_one", "softplus", "exponential"]
+    inputs: Inputs
+    response_unit: ResponseUnit
+    training_sets: dict[TrainingSetName, TrainingSet] = Field(min_length=1)
+    members: dict[str, list[int | str]] = Field(min_length=1)
+    recipe: Recipe
+    prediction_chunk_frames: int = Field(ge=1)
+    resources: Resources
+
+    @field_validator("members")
+    @classmethod
+    def _distinct_values(cls, axes: dict[str, list[int | str]]) -> dict[str, list[int | str]]:
+        for axis, values in axes.items():
+            if not values:
+                raise ValueError(f"axis {axis} is an empty list; give at least one value")
+            if len(set(values)) != len(values):
+                twice = sorted({str(v) for v in values if values.count(v) > 1})
+                raise ValueError(
+                    f"axis {axis} names {', '.join(twice)} twice; a member is trained once"
+                )
+            for value in values:
+                if not _MEMBER_WORD.match(str(value)):
+                    raise ValueError(f"axis {axis}: {value!r} may hold letters, digits and _ only")
+        if "seed" not in axes:
+            raise ValueError("members need an axis seed, for example seed: [42]")
+        if not all(isinstance(seed, int) and seed >= 0 for seed in axes["seed"]):
+            raise ValueError("axis seed holds whole numbers from 0 on")
+        return axes
+
+    def member_axes(self) -> dict[str, dict[str, int | str]]:
+        """Name of every member and its value on each axis, in the order of the file."""
+        named: dict[str, dict[str, int | str]] = {}
+        for values in itertools.product(*self.members.values()):
+            axes = dict(zip(self.members, values, strict=True))
+            # Numbers carry their axis (`seed42`); words speak for themselves (`basic`).
+            words = [f"{axis}{v}" if isinstance(v, int) else v for axis, v in axes.items()]
+            named["-".join(words)] = axes
+        return named
+
+    def trained_by(self) -> dict[str, Any]:
+        """The part of the file that decides a trained member; titles and resources do not."""
+        decisive = self.model_dump(mode="json")
+        for key in (
+            "title",
+            "citation",
+            "published_as",
+            "members",
+            "training_sets",
+            "resources",
+            "prediction_chunk_frames",
+        ):
+            decisive.pop(key)
+        return decisive
