@@ -1,0 +1,42 @@
+# The SENSORIUM study, from archives to report. DAG: rules/; settings: config.yaml; work: the package.
+#
+#   snakemake --cores 2 --configfile config/demo.yaml all      on a laptop, with simulated recordings
+#   snakemake --profile slurm all                              the whole study on a cluster
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+configfile: f"{workflow.basedir}/config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/download.smk"
+include: "rules/preprocess.smk"
+include: "rules/split.smk"
+include: "rules/train.smk"
+include: "rules/predict.smk"
+include: "rules/ensemble.smk"
+include: "rules/evaluate.smk"
+include: "rules/report.smk"
+
+
+localrules:
+    all,
+    recordings,
+    splits,
+    members,
+    ensembles,
+    scores,
+    figures,
+    tables,
+    report,
+
+
+rule all:
+    default_target: True
+    input:
+        rules.report.input,
+        rules.figures.input,
+        rules.tables.input,

@@ -1,0 +1,152 @@
+# Look-ups for the rules: the validated study, paths of results, members. No logic of its own.
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, workflow.basedir)
+
+from sensorium_models import fingerprints
+from sensorium_models.finished import MemberGuard
+from sensorium_models.study import ConfigurationError, load_study
+
+try:
+    STUDY = load_study(
+        config, [Path(workflow.basedir) / "config.yaml", *workflow.overwrite_configfiles]
+    )
+    # Scripts run in processes of their own; they import the package of this checkout, and the modules
+    # that lie beside a user's system files.
+    _import_paths = [workflow.basedir, *map(os.path.abspath, STUDY.settings.systems_folders)]
+    sys.path[1:1] = _import_paths[1:]
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        [*_import_paths, *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
+    if workflow.is_main_process:
+        # Building the networks' skeletons finds a wrong setting now, not in a queued job. The jobs
+        # themselves need not import torch for it again.
+        from sensorium_models.networks.build import check_study
+
+        check_study(STUDY)
+except ConfigurationError as error:
+    raise WorkflowError(f"\n{error}") from None
+
+RESULTS = str(STUDY.settings.results)
+PROTOCOLS = STUDY.settings.protocols
+SYSTEMS = STUDY.settings.systems
+GUARD = MemberGuard(STUDY)
+
+RECORDING = f"{RESULTS}/recordings/{{animal}}.h5"
+RECEIPT = f"{RESULTS}/receipts/{{animal}}.json"
+VIDEOS = f"{RESULTS}/videos.parquet"
+SPLIT = f"{RESULTS}/splits/{{training_set}}/{{system}}.parquet"
+MEMBER = f"{RESULTS}/members/{{training_set}}/{{system}}/{{member}}"
+PREDICTIONS = f"{RESULTS}/{{protocol}}/predictions/{{system}}/{{member}}.h5"
+MOMENTS = f"{RESULTS}/{{protocol}}/moments/{{system}}/{{member}}.h5"
+ENSEMBLE = f"{RESULTS}/{{protocol}}/ensembles/{{system}}"
+ACHIEVABLE = f"{RESULTS}/{{protocol}}/achievable.parquet"
+SCORES = f"{RESULTS}/{{protocol}}/scores/{{system}}.parquet"
+FIGURE = f"{RESULTS}/report/figures/{{figure}}"
+TABLE = f"{RESULTS}/report/tables/{{table}}"
+LOGS = f"{RESULTS}/logs"
+BENCHMARKS = f"{RESULTS}/benchmarks"
+
+
+wildcard_constraints:
+    animal="|".join(STUDY.settings.animals),
+    system="|".join(SYSTEMS),
+    protocol="|".join(PROTOCOLS),
+    training_set="published|clean",
+    member="[A-Za-z0-9_-]+",
+
+
+def animals_from(*kinds):
+    """Wildcard pattern of the animals whose source is of one of these kinds."""
+    names = [a for a in STUDY.settings.animals if STUDY.recording(a).source.kind in kinds]
+    return "|".join(names) or "(?!)"
+
+
+def recordings_of(animals):
+    return expand(RECORDING, animal=animals)
+
+
+def training_recordings(wildcards):
+    return recordings_of(STUDY.training_animals(wildcards.training_set, wildcards.system))
+
+
+def predicted_recordings(wildcards):
+    return recordings_of(STUDY.predicted_animals(wildcards.protocol))
+
+
+def training_set(wildcards):
+    return STUDY.training_set_of(wildcards.system, wildcards.protocol)
+
+
+def split_of(wildcards):
+    return expand(SPLIT, training_set=training_set(wildcards), system=wildcards.system)
+
+
+def member_record(wildcards):
+    path = expand(
+        MEMBER, training_set=training_set(wildcards), system=wildcards.system, member=wildcards.member
+    )
+    return f"{path[0]}/run.json"
+
+
+def of_members(pattern):
+    """Input function: `pattern` for every member of the wildcards' system."""
+    return lambda wildcards: expand(
+        pattern, member=STUDY.members(wildcards.system), allow_missing=True
+    )
+
+
+def all_members():
+    return member_files(STUDY.trainings(), "run.json")
+
+
+def asked(system, what):
+    """A resource that a system's file asks for its training jobs."""
+    return getattr(STUDY.systems[system].resources, what)
+
+
+TITLES = {name: system.title for name, system in STUDY.systems.items()}
+# Systems of which a score against the number of members can be shown.
+ENSEMBLES = [system for system in SYSTEMS if len(STUDY.members(system)) > 1]
+TRAINING_SETS = list(dict.fromkeys(training_set for training_set, _ in STUDY.trainings()))
+REPORTING = fingerprints.reporting()
+
+
+def protocol_scores(wildcards):
+    return expand(SCORES, protocol=wildcards.protocol, system=SYSTEMS)
+
+
+def achievable_of(wildcards):
+    """Best possible scores, which only simulated recordings tell."""
+    return expand(ACHIEVABLE, protocol=wildcards.protocol) if STUDY.simulated else []
+
+
+def ensembles_with_sizes(wildcards):
+    return expand(f"{ENSEMBLE}/moments.h5", protocol=wildcards.protocol, system=ENSEMBLES)
+
+
+def member_files(trainings, name):
+    return [
+        f"{MEMBER.format(training_set=training_set, system=system, member=member)}/{name}"
+        for training_set, system in trainings
+        for member in STUDY.members(system)
+    ]
+
+
+def trainings_of(training_set):
+    return [pair for pair in STUDY.trainings() if pair[0] == training_set]
+
+
+def records_of(wildcards):
+    return member_files(trainings_of(wildcards.training_set), "run.json")
+
+
+def histories_of(wildcards):
+    return member_files(trainings_of(wildcards.training_set), "history.csv")
+
+
+def protocol_records(wildcards):
+    trainings = [(STUDY.training_set_of(s, wildcards.protocol), s) for s in SYSTEMS]
+    return member_files(trainings, "run.json")

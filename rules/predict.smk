@@ -1,0 +1,29 @@
+# Predictions of one member for the animals and tiers of one protocol, and the sums behind its scores.
+
+
+rule predict:
+    input:
+        record=member_record,
+        recordings=predicted_recordings,
+        split=split_of,
+        videos=VIDEOS,
+    output:
+        predictions=PREDICTIONS if STUDY.settings.keep_predictions else temp(PREDICTIONS),
+        moments=MOMENTS,
+    params:
+        fingerprint=lambda wildcards: fingerprints.prediction(
+            STUDY, wildcards.protocol, wildcards.system
+        ),
+    log:
+        f"{LOGS}/predict/{{protocol}}/{{system}}/{{member}}.log",
+    benchmark:
+        f"{BENCHMARKS}/predict/{{protocol}}/{{system}}/{{member}}.tsv"
+    threads: lambda wildcards: asked(wildcards.system, "cpus")
+    resources:
+        gpu=lambda wildcards: asked(wildcards.system, "gpus"),
+        mem_mb=lambda wildcards, attempt: int(1000 * attempt * asked(wildcards.system, "memory_gb")),
+        runtime=240,
+    conda:
+        "../envs/training.yaml"
+    script:
+        "../workflow_scripts/predict.py"

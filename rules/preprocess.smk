@@ -1,0 +1,47 @@
+# Recording stores: trials straight from the archive, checked, at 30 Hz, one file per animal.
+
+
+rule preprocess:
+    input:
+        receipt=RECEIPT,
+    output:
+        store=RECORDING,
+    params:
+        fingerprint=lambda wildcards: fingerprints.preprocess(STUDY, wildcards.animal),
+    log:
+        f"{LOGS}/preprocess/{{animal}}.log",
+    benchmark:
+        f"{BENCHMARKS}/preprocess/{{animal}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=240,
+    conda:
+        "../envs/analysis.yaml"
+    script:
+        "../workflow_scripts/preprocess.py"
+
+
+rule videos:
+    input:
+        stores=recordings_of(STUDY.settings.animals),
+    output:
+        videos=VIDEOS,
+    log:
+        f"{LOGS}/videos.log",
+    benchmark:
+        f"{BENCHMARKS}/videos.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=20,
+    conda:
+        "../envs/analysis.yaml"
+    script:
+        "../workflow_scripts/videos.py"
+
+
+rule recordings:
+    input:
+        rules.videos.input,
+        rules.videos.output,

@@ -1,0 +1,205 @@
+# Figures, tables and the page. Each figure is a target of its own:
+#   snakemake results/report/figures/leaderboard_open.pdf
+
+FIGURES = [
+    *expand("leaderboard_{protocol}", protocol=PROTOCOLS),
+    *expand("ensemble_size_{protocol}", protocol=PROTOCOLS if ENSEMBLES else []),
+    *expand("traces_{protocol}", protocol=PROTOCOLS),
+    *expand("training_curves_{training_set}", training_set=TRAINING_SETS),
+]
+TABLES = [
+    *expand("leaderboard_{protocol}", protocol=PROTOCOLS),
+    *expand("members_{protocol}", protocol=PROTOCOLS),
+    *expand("training_cost_{training_set}", training_set=TRAINING_SETS),
+]
+
+
+rule draw_leaderboard:
+    input:
+        scores=protocol_scores,
+        achievable=achievable_of,
+    output:
+        pdf=FIGURE.format(figure="leaderboard_{protocol}.pdf"),
+        png=FIGURE.format(figure="leaderboard_{protocol}.png"),
+        caption=FIGURE.format(figure="leaderboard_{protocol}.json"),
+    params:
+        fingerprint=REPORTING,
+        titles=TITLES,
+    log:
+        f"{LOGS}/report/leaderboard_{{protocol}}.log",
+    benchmark:
+        f"{BENCHMARKS}/report/leaderboard_{{protocol}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=20,
+    conda:
+        "../envs/analysis.yaml"
+    script:
+        "../workflow_scripts/draw_leaderboard.py"
+
+
+rule draw_ensemble_size:
+    input:
+        moments=ensembles_with_sizes,
+    output:
+        pdf=FIGURE.format(figure="ensemble_size_{protocol}.pdf"),
+        png=FIGURE.format(figure="ensemble_size_{protocol}.png"),
+        caption=FIGURE.format(figure="ensemble_size_{protocol}.json"),
+    params:
+        fingerprint=REPORTING,
+        titles=TITLES,
+    log:
+        f"{LOGS}/report/ensemble_size_{{protocol}}.log",
+    benchmark:
+        f"{BENCHMARKS}/report/ensemble_size_{{protocol}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    conda:
+        "../envs/analysis.yaml"
+    script:
+        "../workflow_scripts/draw_ensemble_size.py"
+
+
+rule draw_traces:
+    input:
+        recordings=predicted_recordings,
+        predictions=expand(f"{ENSEMBLE}/predictions.h5", system=SYSTEMS, allow_missing=True),
+        scores=protocol_scores,
+    output:
+        pdf=FIGURE.format(figure="traces_{protocol}.pdf"),
+        png=FIGURE.format(figure="traces_{protocol}.png"),
+        caption=FIGURE.format(figure="traces_{protocol}.json"),
+    params:
+        fingerprint=REPORTING,
+        titles=TITLES,
+    log:
+        f"{LOGS}/report/traces_{{protocol}}.log",
+    benchmark:
+        f"{BENCHMARKS}/report/traces_{{protocol}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=20,
+    conda:
+        "../envs/analysis.yaml"
+    script:
+        "../workflow_scripts/draw_traces.py"
+
+
+rule draw_training_curves:
+    input:
+        histories=histories_of,
+    output:
+        pdf=FIGURE.format(figure="training_curves_{training_set}.pdf"),
+        png=FIGURE.format(figure="training_curves_{training_set}.png"),
+        caption=FIGURE.format(figure="training_curves_{training_set}.json"),
+    params:
+        fingerprint=REPORTING,
+        titles=TITLES,
+    log:
+        f"{LOGS}/report/training_curves_{{training_set}}.log",
+    benchmark:
+        f"{BENCHMARKS}/report/training_curves_{{training_set}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    conda:
+        "../envs/analysis.yaml"
+    script:
+        "../workflow_scripts/draw_training_curves.py"
+
+
+rule tabulate_scores:
+    input:
+        scores=protocol_scores,
+        records=protocol_records,
+    output:
+        leaderboard=multiext(
+            TABLE.format(table="leaderboard_{protocol}"), ".csv", ".md", ".tex", ".json"
+        ),
+        members=multiext(TABLE.format(table="members_{protocol}"), ".csv", ".md", ".tex", ".json"),
+    params:
+        fingerprint=REPORTING,
+        titles=TITLES,
+    log:
+        f"{LOGS}/report/scores_{{protocol}}.log",
+    benchmark:
+        f"{BENCHMARKS}/report/scores_{{protocol}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=20,
+    conda:
+        "../envs/analysis.yaml"
+    script:
+        "../workflow_scripts/tabulate_scores.py"
+
+
+rule tabulate_training_cost:
+    input:
+        records=records_of,
+        histories=histories_of,
+    output:
+        cost=multiext(
+            TABLE.format(table="training_cost_{training_set}"), ".csv", ".md", ".tex", ".json"
+        ),
+    params:
+        fingerprint=REPORTING,
+        titles=TITLES,
+    log:
+        f"{LOGS}/report/training_cost_{{training_set}}.log",
+    benchmark:
+        f"{BENCHMARKS}/report/training_cost_{{training_set}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    conda:
+        "../envs/analysis.yaml"
+    script:
+        "../workflow_scripts/tabulate_training_cost.py"
+
+
+rule page:
+    input:
+        figures=expand(FIGURE, figure=[f"{name}.png" for name in FIGURES]),
+        captions=expand(FIGURE, figure=[f"{name}.json" for name in FIGURES]),
+        tables=expand(TABLE, table=[f"{name}.json" for name in TABLES]),
+        records=all_members(),
+    output:
+        page=f"{RESULTS}/report.html",
+    params:
+        fingerprint=REPORTING,
+        study=fingerprints.digest(STUDY.settings.model_dump(mode="json")),
+        titles=TITLES,
+    log:
+        f"{LOGS}/report/page.log",
+    benchmark:
+        f"{BENCHMARKS}/report/page.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    conda:
+        "../envs/analysis.yaml"
+    script:
+        "../workflow_scripts/page.py"
+
+
+rule figures:
+    input:
+        expand(FIGURE, figure=[f"{name}.pdf" for name in FIGURES]),
+
+
+rule tables:
+    input:
+        expand(TABLE, table=[f"{name}.csv" for name in TABLES]),
+
+
+rule report:
+    input:
+        rules.page.output,

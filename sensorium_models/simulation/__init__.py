@@ -1,0 +1,1 @@
+"""Simulated recordings in the released layout: true rates, and so best scores, are known."""

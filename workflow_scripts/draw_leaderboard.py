@@ -1,0 +1,24 @@
+"""Draw the scores of all systems under one protocol."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from sensorium_models.evaluation.scores import METRICS, leaderboard
+from sensorium_models.jobs import job
+from sensorium_models.reporting import style
+from sensorium_models.reporting.leaderboard import draw
+
+with job(snakemake) as study:
+    board = leaderboard(pd.concat(map(pd.read_parquet, snakemake.input.scores)))
+    achievable = {
+        (row.tier, metric): getattr(row, metric)
+        for path in snakemake.input.achievable
+        for row in leaderboard(pd.read_parquet(path)).itertuples()
+        for metric in METRICS
+        if pd.notna(getattr(row, metric))
+    }
+    drawing = draw(
+        board, titles=snakemake.params.titles, simulated=study.simulated, achievable=achievable
+    )
+    style.save(drawing, Path(snakemake.output.pdf), Path(snakemake.output.png))

@@ -1,0 +1,30 @@
+"""Draw predicted and recorded responses of single neurons of one animal."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from sensorium_models.evaluation.responses import open_responses
+from sensorium_models.jobs import job
+from sensorium_models.reporting import style
+from sensorium_models.reporting.traces import draw, shown_animal_and_tier
+
+with job(snakemake) as study:
+    animals = study.predicted_animals(snakemake.wildcards.protocol)
+    recordings = dict(zip(animals, map(Path, snakemake.input.recordings), strict=True))
+    scores = pd.concat(map(pd.read_parquet, snakemake.input.scores))
+    animal, tier = shown_animal_and_tier(scores, study.test_tiers)
+    predictions = dict(
+        zip(study.settings.systems, map(Path, snakemake.input.predictions), strict=True)
+    )
+    with open_responses({animal: recordings[animal]}, study.settings.score_unit) as responses:
+        drawing = draw(
+            responses=responses[animal],
+            predictions=predictions,
+            scores=scores,
+            tier=tier,
+            frame_rate_hz=study.settings.frame_rate_hz,
+            titles=snakemake.params.titles,
+            simulated=study.simulated,
+        )
+    style.save(drawing, Path(snakemake.output.pdf), Path(snakemake.output.png))

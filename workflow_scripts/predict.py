@@ -1,0 +1,58 @@
+"""Predict the test trials of one member and keep the sums behind its scores."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from sensorium_models.evaluation.moments_file import write_moments
+from sensorium_models.evaluation.responses import open_responses
+from sensorium_models.evaluation.scores import score_member
+from sensorium_models.inference import best_device, predict
+from sensorium_models.jobs import job
+from sensorium_models.predictions import frame_convention
+from sensorium_models.recordings.splits import leaked_trials, read_splits, tested_trials
+from sensorium_models.recordings.store import digests
+
+with job(snakemake) as study:
+    protocol, system, member = (
+        snakemake.wildcards[name] for name in ("protocol", "system", "member")
+    )
+    animals, tiers = study.predicted_animals(protocol), study.protocol(protocol).tiers
+    recordings = dict(zip(animals, map(Path, snakemake.input.recordings), strict=True))
+    splits, videos = (
+        read_splits(Path(snakemake.input.split)),
+        pd.read_parquet(snakemake.input.videos),
+    )
+    scored = study.settings.scored_frames
+    predict(
+        Path(snakemake.input.record).parent,
+        recordings=recordings,
+        trials=tested_trials(splits, member, animals, tiers),
+        output=Path(snakemake.output.predictions),
+        unit=study.settings.score_unit,
+        first_scored_frame=scored.first,
+        cap_frames=scored.cap,
+        drop_last_frames=scored.drop_last,
+        device=best_device(study.settings.device),
+        threads=study.settings.cpu_threads,
+        attributes={
+            "protocol": protocol,
+            "training_set": study.training_set_of(system, protocol),
+            "system": system,
+            "member": member,
+            "score_unit": study.settings.score_unit,
+            "first_scored_frame": scored.first,
+            "frame_convention": frame_convention(
+                first_frame=scored.first, cap_frames=scored.cap, drop_last_frames=scored.drop_last
+            ),
+            "recording_digests": digests(recordings),
+            "fingerprint": snakemake.params.fingerprint,
+        },
+    )
+    with open_responses(recordings, study.settings.score_unit) as responses:
+        moments = score_member(
+            predictions=Path(snakemake.output.predictions),
+            responses=responses,
+            left_out=leaked_trials(splits, videos, [member], animals, tiers),
+        )
+    write_moments(Path(snakemake.output.moments), moments)

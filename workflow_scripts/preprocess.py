@@ -1,0 +1,22 @@
+"""Turn one archive into a recording store."""
+
+from pathlib import Path
+
+from sensorium_models.jobs import job
+from sensorium_models.recordings import download
+from sensorium_models.recordings.preprocess import write_store
+
+with job(snakemake) as study:
+    animal = snakemake.wildcards.animal
+    recording = study.recording(animal)
+    write_store(
+        archive=download.archive_of(Path(snakemake.input.receipt)),
+        store=Path(snakemake.output.store),
+        animal=animal,
+        neurons=recording.neurons,
+        frame_rate_hz=study.settings.frame_rate_hz,
+        known_tiers=list(study.settings.tiers),
+        withheld_tiers=study.withheld_tiers(animal),
+        train_tier=study.train_tier,
+        stimulus_types=recording.stimulus_types,
+    )

@@ -1,0 +1,26 @@
+"""Write the tables of systems and of members under one protocol."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from sensorium_models.evaluation.scores import leaderboard
+from sensorium_models.finished import by_system, read_record
+from sensorium_models.jobs import job
+from sensorium_models.reporting import tables
+from sensorium_models.reporting.score_tables import leaderboard_table, members_table
+
+with job(snakemake) as study:
+    board = leaderboard(pd.concat(map(pd.read_parquet, snakemake.input.scores)))
+    titles = snakemake.params.titles
+    records = {
+        (system, member): read_record(path.parent)
+        for system, members in by_system(snakemake.input.records).items()
+        for member, path in members.items()
+    }
+    for table, output in (
+        (leaderboard_table(board, titles=titles, simulated=study.simulated), "leaderboard"),
+        (members_table(board, records=records, titles=titles), "members"),
+    ):
+        csv, markdown, latex, _ = map(Path, snakemake.output[output])
+        tables.save(table, csv=csv, markdown=markdown, latex=latex)

@@ -1,0 +1,35 @@
+"""Train one member."""
+
+from pathlib import Path
+
+from sensorium_models import fingerprints
+from sensorium_models.jobs import job
+from sensorium_models.training.loop import train_member
+
+with job(snakemake) as study:
+    training_set, system, member = (
+        snakemake.wildcards[name] for name in ("training_set", "system", "member")
+    )
+    animals = study.training_animals(training_set, system)
+    output = Path(snakemake.output.record).parent
+    (output / "adopted.json").unlink(missing_ok=True)
+    train_member(
+        system=study.systems[system],
+        member=member,
+        axes=study.member_axes(system)[member],
+        training_set=training_set,
+        recordings=dict(zip(animals, map(Path, snakemake.input.recordings), strict=True)),
+        splits=Path(snakemake.input.split),
+        output=output,
+        checkpoint=Path(snakemake.params.checkpoint),
+        checkpoint_minutes=study.settings.checkpoint_minutes,
+        device=study.settings.device,
+        threads=study.settings.cpu_threads,
+        scored_frames=study.settings.scored_frames,
+        record={
+            "fingerprint": {
+                "digest": snakemake.params.fingerprint,
+                "content": fingerprints.member(study, training_set, system, member),
+            }
+        },
+    )
