@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/installed
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) --rerun-triggers input mtime params
 DEMO := --configfile config/demo.yaml
 # Two test processes share two cores; more threads in each would only wait for one another.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist worksteal
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist loadgroup
 
 .PHONY: lock help install demo report-open check lint types test test-faults real clean-demo
 
@@ -28,7 +28,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	touch $@
 
 demo: $(INSTALLED)
-	$(SNAKEMAKE) $(DEMO) all
+	$(SNAKEMAKE) all $(DEMO)
 	@echo "The report is $(CURDIR)/results/demo/report.html"
 
 report-open: demo

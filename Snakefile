@@ -1,6 +1,6 @@
 # The SENSORIUM study, from archives to report. DAG: rules/; settings: config.yaml; work: the package.
 #
-#   snakemake --cores 2 --configfile config/demo.yaml all      on a laptop, with simulated recordings
+#   snakemake --cores 2 all --configfile config/demo.yaml      on a laptop, with simulated recordings
 #   snakemake --profile slurm all                              the whole study on a cluster
 
 from snakemake.utils import min_version

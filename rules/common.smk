@@ -11,11 +11,15 @@ from sensorium_models.study import ConfigurationError, load_study
 
 try:
     STUDY = load_study(
-        config, [Path(workflow.basedir) / "config.yaml", *workflow.overwrite_configfiles]
+        config,
+        [Path(workflow.basedir) / "config.yaml", *workflow.overwrite_configfiles],
     )
     # Scripts run in processes of their own; they import the package of this checkout, and the modules
     # that lie beside a user's system files.
-    _import_paths = [workflow.basedir, *map(os.path.abspath, STUDY.settings.systems_folders)]
+    _import_paths = [
+        workflow.basedir,
+        *map(os.path.abspath, STUDY.settings.systems_folders),
+    ]
     sys.path[1:1] = _import_paths[1:]
     os.environ["PYTHONPATH"] = os.pathsep.join(
         [*_import_paths, *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -60,7 +64,9 @@ wildcard_constraints:
 
 def animals_from(*kinds):
     """Wildcard pattern of the animals whose source is of one of these kinds."""
-    names = [a for a in STUDY.settings.animals if STUDY.recording(a).source.kind in kinds]
+    names = [
+        a for a in STUDY.settings.animals if STUDY.recording(a).source.kind in kinds
+    ]
     return "|".join(names) or "(?!)"
 
 
@@ -69,7 +75,9 @@ def recordings_of(animals):
 
 
 def training_recordings(wildcards):
-    return recordings_of(STUDY.training_animals(wildcards.training_set, wildcards.system))
+    return recordings_of(
+        STUDY.training_animals(wildcards.training_set, wildcards.system)
+    )
 
 
 def predicted_recordings(wildcards):
@@ -86,7 +94,10 @@ def split_of(wildcards):
 
 def member_record(wildcards):
     path = expand(
-        MEMBER, training_set=training_set(wildcards), system=wildcards.system, member=wildcards.member
+        MEMBER,
+        training_set=training_set(wildcards),
+        system=wildcards.system,
+        member=wildcards.member,
     )
     return f"{path[0]}/run.json"
 
@@ -110,7 +121,9 @@ def asked(system, what):
 TITLES = {name: system.title for name, system in STUDY.systems.items()}
 # Systems of which a score against the number of members can be shown.
 ENSEMBLES = [system for system in SYSTEMS if len(STUDY.members(system)) > 1]
-TRAINING_SETS = list(dict.fromkeys(training_set for training_set, _ in STUDY.trainings()))
+TRAINING_SETS = list(
+    dict.fromkeys(training_set for training_set, _ in STUDY.trainings())
+)
 REPORTING = fingerprints.reporting()
 
 
@@ -124,7 +137,9 @@ def achievable_of(wildcards):
 
 
 def ensembles_with_sizes(wildcards):
-    return expand(f"{ENSEMBLE}/moments.h5", protocol=wildcards.protocol, system=ENSEMBLES)
+    return expand(
+        f"{ENSEMBLE}/moments.h5", protocol=wildcards.protocol, system=ENSEMBLES
+    )
 
 
 def member_files(trainings, name):

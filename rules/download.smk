@@ -5,20 +5,20 @@
 rule simulate:
     output:
         receipt=RECEIPT,
-    params:
-        fingerprint=lambda wildcards: fingerprints.simulation(STUDY, wildcards.animal),
-    wildcard_constraints:
-        animal=animals_from("simulated"),
     log:
         f"{LOGS}/simulate/{{animal}}.log",
     benchmark:
         f"{BENCHMARKS}/simulate/{{animal}}.tsv"
+    wildcard_constraints:
+        animal=animals_from("simulated"),
+    conda:
+        "../envs/analysis.yaml"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=120,
-    conda:
-        "../envs/analysis.yaml"
+    params:
+        fingerprint=lambda wildcards: fingerprints.simulation(STUDY, wildcards.animal),
     script:
         "../workflow_scripts/simulate.py"
 
@@ -26,19 +26,21 @@ rule simulate:
 rule locate:
     output:
         receipt=RECEIPT,
-    params:
-        source=lambda wildcards: STUDY.recording(wildcards.animal).source.model_dump(mode="json"),
-    wildcard_constraints:
-        animal=animals_from("directory", "gin"),
     log:
         f"{LOGS}/locate/{{animal}}.log",
     benchmark:
         f"{BENCHMARKS}/locate/{{animal}}.tsv"
+    wildcard_constraints:
+        animal=animals_from("directory", "gin"),
+    conda:
+        "../envs/analysis.yaml"
     threads: 1
     resources:
         mem_mb=500,
         runtime=60,
-    conda:
-        "../envs/analysis.yaml"
+    params:
+        source=lambda wildcards: STUDY.recording(wildcards.animal).source.model_dump(
+            mode="json"
+        ),
     script:
         "../workflow_scripts/locate.py"

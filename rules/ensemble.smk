@@ -10,20 +10,20 @@ rule ensemble:
     output:
         predictions=f"{ENSEMBLE}/predictions.h5",
         moments=f"{ENSEMBLE}/moments.h5",
-    params:
-        fingerprint=lambda wildcards: fingerprints.ensemble(
-            STUDY, wildcards.protocol, wildcards.system
-        ),
     log:
         f"{LOGS}/ensemble/{{protocol}}/{{system}}.log",
     benchmark:
         f"{BENCHMARKS}/ensemble/{{protocol}}/{{system}}.tsv"
+    conda:
+        "../envs/analysis.yaml"
     threads: 1
     resources:
         mem_mb=8000,
         runtime=240,
-    conda:
-        "../envs/analysis.yaml"
+    params:
+        fingerprint=lambda wildcards: fingerprints.ensemble(
+            STUDY, wildcards.protocol, wildcards.system
+        ),
     script:
         "../workflow_scripts/ensemble.py"
 

@@ -7,18 +7,18 @@ rule evaluate:
         ensemble=f"{ENSEMBLE}/moments.h5",
     output:
         scores=SCORES,
-    params:
-        fingerprint=fingerprints.scores(),
     log:
         f"{LOGS}/evaluate/{{protocol}}/{{system}}.log",
     benchmark:
         f"{BENCHMARKS}/evaluate/{{protocol}}/{{system}}.tsv"
+    conda:
+        "../envs/analysis.yaml"
     threads: 1
     resources:
         mem_mb=4000,
         runtime=60,
-    conda:
-        "../envs/analysis.yaml"
+    params:
+        fingerprint=fingerprints.scores(),
     script:
         "../workflow_scripts/evaluate.py"
 
@@ -31,18 +31,18 @@ rule achievable:
         ),
     output:
         scores=ACHIEVABLE,
-    params:
-        fingerprint=fingerprints.achievable(STUDY),
     log:
         f"{LOGS}/achievable/{{protocol}}.log",
     benchmark:
         f"{BENCHMARKS}/achievable/{{protocol}}.tsv"
+    conda:
+        "../envs/analysis.yaml"
     threads: 1
     resources:
         mem_mb=4000,
         runtime=60,
-    conda:
-        "../envs/analysis.yaml"
+    params:
+        fingerprint=fingerprints.achievable(STUDY),
     script:
         "../workflow_scripts/achievable.py"
 

@@ -8,22 +8,26 @@ rule predict:
         split=split_of,
         videos=VIDEOS,
     output:
-        predictions=PREDICTIONS if STUDY.settings.keep_predictions else temp(PREDICTIONS),
-        moments=MOMENTS,
-    params:
-        fingerprint=lambda wildcards: fingerprints.prediction(
-            STUDY, wildcards.protocol, wildcards.system
+        predictions=(
+            PREDICTIONS if STUDY.settings.keep_predictions else temp(PREDICTIONS)
         ),
+        moments=MOMENTS,
     log:
         f"{LOGS}/predict/{{protocol}}/{{system}}/{{member}}.log",
     benchmark:
         f"{BENCHMARKS}/predict/{{protocol}}/{{system}}/{{member}}.tsv"
+    conda:
+        "../envs/training.yaml"
     threads: lambda wildcards: asked(wildcards.system, "cpus")
     resources:
         gpu=lambda wildcards: asked(wildcards.system, "gpus"),
-        mem_mb=lambda wildcards, attempt: int(1000 * attempt * asked(wildcards.system, "memory_gb")),
+        mem_mb=lambda wildcards, attempt: int(
+            1000 * attempt * asked(wildcards.system, "memory_gb")
+        ),
         runtime=240,
-    conda:
-        "../envs/training.yaml"
+    params:
+        fingerprint=lambda wildcards: fingerprints.prediction(
+            STUDY, wildcards.protocol, wildcards.system
+        ),
     script:
         "../workflow_scripts/predict.py"

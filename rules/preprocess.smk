@@ -6,18 +6,18 @@ rule preprocess:
         receipt=RECEIPT,
     output:
         store=RECORDING,
-    params:
-        fingerprint=lambda wildcards: fingerprints.preprocess(STUDY, wildcards.animal),
     log:
         f"{LOGS}/preprocess/{{animal}}.log",
     benchmark:
         f"{BENCHMARKS}/preprocess/{{animal}}.tsv"
+    conda:
+        "../envs/analysis.yaml"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=240,
-    conda:
-        "../envs/analysis.yaml"
+    params:
+        fingerprint=lambda wildcards: fingerprints.preprocess(STUDY, wildcards.animal),
     script:
         "../workflow_scripts/preprocess.py"
 
@@ -31,12 +31,12 @@ rule videos:
         f"{LOGS}/videos.log",
     benchmark:
         f"{BENCHMARKS}/videos.tsv"
+    conda:
+        "../envs/analysis.yaml"
     threads: 1
     resources:
         mem_mb=1000,
         runtime=20,
-    conda:
-        "../envs/analysis.yaml"
     script:
         "../workflow_scripts/videos.py"
 

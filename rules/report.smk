@@ -22,19 +22,19 @@ rule draw_leaderboard:
         pdf=FIGURE.format(figure="leaderboard_{protocol}.pdf"),
         png=FIGURE.format(figure="leaderboard_{protocol}.png"),
         caption=FIGURE.format(figure="leaderboard_{protocol}.json"),
-    params:
-        fingerprint=REPORTING,
-        titles=TITLES,
     log:
         f"{LOGS}/report/leaderboard_{{protocol}}.log",
     benchmark:
         f"{BENCHMARKS}/report/leaderboard_{{protocol}}.tsv"
+    conda:
+        "../envs/analysis.yaml"
     threads: 1
     resources:
         mem_mb=4000,
         runtime=20,
-    conda:
-        "../envs/analysis.yaml"
+    params:
+        fingerprint=REPORTING,
+        titles=TITLES,
     script:
         "../workflow_scripts/draw_leaderboard.py"
 
@@ -46,19 +46,19 @@ rule draw_ensemble_size:
         pdf=FIGURE.format(figure="ensemble_size_{protocol}.pdf"),
         png=FIGURE.format(figure="ensemble_size_{protocol}.png"),
         caption=FIGURE.format(figure="ensemble_size_{protocol}.json"),
-    params:
-        fingerprint=REPORTING,
-        titles=TITLES,
     log:
         f"{LOGS}/report/ensemble_size_{{protocol}}.log",
     benchmark:
         f"{BENCHMARKS}/report/ensemble_size_{{protocol}}.tsv"
+    conda:
+        "../envs/analysis.yaml"
     threads: 1
     resources:
         mem_mb=8000,
         runtime=60,
-    conda:
-        "../envs/analysis.yaml"
+    params:
+        fingerprint=REPORTING,
+        titles=TITLES,
     script:
         "../workflow_scripts/draw_ensemble_size.py"
 
@@ -66,25 +66,27 @@ rule draw_ensemble_size:
 rule draw_traces:
     input:
         recordings=predicted_recordings,
-        predictions=expand(f"{ENSEMBLE}/predictions.h5", system=SYSTEMS, allow_missing=True),
+        predictions=expand(
+            f"{ENSEMBLE}/predictions.h5", system=SYSTEMS, allow_missing=True
+        ),
         scores=protocol_scores,
     output:
         pdf=FIGURE.format(figure="traces_{protocol}.pdf"),
         png=FIGURE.format(figure="traces_{protocol}.png"),
         caption=FIGURE.format(figure="traces_{protocol}.json"),
-    params:
-        fingerprint=REPORTING,
-        titles=TITLES,
     log:
         f"{LOGS}/report/traces_{{protocol}}.log",
     benchmark:
         f"{BENCHMARKS}/report/traces_{{protocol}}.tsv"
+    conda:
+        "../envs/analysis.yaml"
     threads: 1
     resources:
         mem_mb=4000,
         runtime=20,
-    conda:
-        "../envs/analysis.yaml"
+    params:
+        fingerprint=REPORTING,
+        titles=TITLES,
     script:
         "../workflow_scripts/draw_traces.py"
 
@@ -96,19 +98,19 @@ rule draw_training_curves:
         pdf=FIGURE.format(figure="training_curves_{training_set}.pdf"),
         png=FIGURE.format(figure="training_curves_{training_set}.png"),
         caption=FIGURE.format(figure="training_curves_{training_set}.json"),
-    params:
-        fingerprint=REPORTING,
-        titles=TITLES,
     log:
         f"{LOGS}/report/training_curves_{{training_set}}.log",
     benchmark:
         f"{BENCHMARKS}/report/training_curves_{{training_set}}.tsv"
+    conda:
+        "../envs/analysis.yaml"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=20,
-    conda:
-        "../envs/analysis.yaml"
+    params:
+        fingerprint=REPORTING,
+        titles=TITLES,
     script:
         "../workflow_scripts/draw_training_curves.py"
 
@@ -119,22 +121,28 @@ rule tabulate_scores:
         records=protocol_records,
     output:
         leaderboard=multiext(
-            TABLE.format(table="leaderboard_{protocol}"), ".csv", ".md", ".tex", ".json"
+            TABLE.format(table="leaderboard_{protocol}"),
+            ".csv",
+            ".md",
+            ".tex",
+            ".json",
         ),
-        members=multiext(TABLE.format(table="members_{protocol}"), ".csv", ".md", ".tex", ".json"),
-    params:
-        fingerprint=REPORTING,
-        titles=TITLES,
+        members=multiext(
+            TABLE.format(table="members_{protocol}"), ".csv", ".md", ".tex", ".json"
+        ),
     log:
         f"{LOGS}/report/scores_{{protocol}}.log",
     benchmark:
         f"{BENCHMARKS}/report/scores_{{protocol}}.tsv"
+    conda:
+        "../envs/analysis.yaml"
     threads: 1
     resources:
         mem_mb=4000,
         runtime=20,
-    conda:
-        "../envs/analysis.yaml"
+    params:
+        fingerprint=REPORTING,
+        titles=TITLES,
     script:
         "../workflow_scripts/tabulate_scores.py"
 
@@ -145,21 +153,25 @@ rule tabulate_training_cost:
         histories=histories_of,
     output:
         cost=multiext(
-            TABLE.format(table="training_cost_{training_set}"), ".csv", ".md", ".tex", ".json"
+            TABLE.format(table="training_cost_{training_set}"),
+            ".csv",
+            ".md",
+            ".tex",
+            ".json",
         ),
-    params:
-        fingerprint=REPORTING,
-        titles=TITLES,
     log:
         f"{LOGS}/report/training_cost_{{training_set}}.log",
     benchmark:
         f"{BENCHMARKS}/report/training_cost_{{training_set}}.tsv"
+    conda:
+        "../envs/analysis.yaml"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=20,
-    conda:
-        "../envs/analysis.yaml"
+    params:
+        fingerprint=REPORTING,
+        titles=TITLES,
     script:
         "../workflow_scripts/tabulate_training_cost.py"
 
@@ -172,20 +184,20 @@ rule page:
         records=all_members(),
     output:
         page=f"{RESULTS}/report.html",
-    params:
-        fingerprint=REPORTING,
-        study=fingerprints.digest(STUDY.settings.model_dump(mode="json")),
-        titles=TITLES,
     log:
         f"{LOGS}/report/page.log",
     benchmark:
         f"{BENCHMARKS}/report/page.tsv"
+    conda:
+        "../envs/analysis.yaml"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=20,
-    conda:
-        "../envs/analysis.yaml"
+    params:
+        fingerprint=REPORTING,
+        study=fingerprints.digest(STUDY.settings.model_dump(mode="json")),
+        titles=TITLES,
     script:
         "../workflow_scripts/page.py"
 

@@ -6,20 +6,20 @@ rule split:
         videos=VIDEOS,
     output:
         split=SPLIT,
-    params:
-        fingerprint=lambda wildcards: fingerprints.split(
-            STUDY, wildcards.training_set, wildcards.system
-        ),
     log:
         f"{LOGS}/split/{{training_set}}/{{system}}.log",
     benchmark:
         f"{BENCHMARKS}/split/{{training_set}}/{{system}}.tsv"
+    conda:
+        "../envs/analysis.yaml"
     threads: 1
     resources:
         mem_mb=1000,
         runtime=20,
-    conda:
-        "../envs/analysis.yaml"
+    params:
+        fingerprint=lambda wildcards: fingerprints.split(
+            STUDY, wildcards.training_set, wildcards.system
+        ),
     script:
         "../workflow_scripts/split.py"
 

@@ -11,20 +11,22 @@ rule train:
         record=f"{MEMBER}/run.json",
         weights=f"{MEMBER}/weights.safetensors",
         history=f"{MEMBER}/history.csv",
-    params:
-        fingerprint=lambda wildcards: GUARD.fingerprint(**wildcards),
-        checkpoint=f"{MEMBER}.checkpoint",
     log:
         f"{LOGS}/train/{{training_set}}/{{system}}/{{member}}.log",
     benchmark:
         f"{BENCHMARKS}/train/{{training_set}}/{{system}}/{{member}}.tsv"
+    conda:
+        "../envs/training.yaml"
     threads: lambda wildcards: asked(wildcards.system, "cpus")
     resources:
         gpu=lambda wildcards: asked(wildcards.system, "gpus"),
-        mem_mb=lambda wildcards, attempt: int(1000 * attempt * asked(wildcards.system, "memory_gb")),
+        mem_mb=lambda wildcards, attempt: int(
+            1000 * attempt * asked(wildcards.system, "memory_gb")
+        ),
         runtime=lambda wildcards: int(60 * asked(wildcards.system, "runtime_hours")),
-    conda:
-        "../envs/training.yaml"
+    params:
+        fingerprint=lambda wildcards: GUARD.fingerprint(**wildcards),
+        checkpoint=f"{MEMBER}.checkpoint",
     script:
         "../workflow_scripts/train.py"
 

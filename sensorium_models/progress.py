@@ -2,13 +2,13 @@
 
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TextIO, TypeVar
 
 from tqdm import tqdm
 
 Item = TypeVar("Item")
 
-# A log is read afterwards, so it gets about one line in this many seconds instead of a redrawn bar.
+# A log is read afterwards, so it gets a line now and then instead of a redrawn bar.
 LOG_INTERVAL_SECONDS = 10.0
 
 
@@ -26,10 +26,25 @@ def track(
         desc=description,
         unit=unit,
         total=total,
-        file=sys.stderr,
+        file=sys.stderr if terminal else _Lines(sys.stderr),
         leave=not terminal,
         dynamic_ncols=terminal,
         ascii=not terminal,
         mininterval=0.2 if terminal else LOG_INTERVAL_SECONDS,
         maxinterval=LOG_INTERVAL_SECONDS,
     )
+
+
+class _Lines:
+    """Turns every redrawing of a bar into a line of its own."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        line = text.strip("\r\n ")
+        if line:
+            self._stream.write(f"{line}\n")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

@@ -1,0 +1,212 @@
+"""The whole workflow on simulated recordings: what runs, what runs again, what never does."""
+
+import hashlib
+import json
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+
+from sensorium_models.study import REPOSITORY
+from tests.workflow.conftest import Lab, make_lab
+
+# One worker runs them all, so that the study is run to its end only once.
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
+
+MEMBERS = ["seed1", "seed2"]
+
+
+def content_hashes(results: Path) -> dict[str, str]:
+    """Hashes of weights, predictions and scores: what must not differ between two runs."""
+    hashes = {}
+    for path in sorted(results.glob("members/**/weights.safetensors")):
+        tensors = load_file(path)
+        hashes[str(path.relative_to(results))] = hashlib.sha256(
+            b"".join(name.encode() + tensors[name].tobytes() for name in sorted(tensors))
+        ).hexdigest()
+    for path in sorted(results.glob("*/predictions/**/*.h5")):
+        digest = hashlib.sha256()
+        with h5py.File(path) as file:
+            for animal in sorted(file):
+                digest.update(file[f"{animal}/predictions"][:].tobytes())
+        hashes[str(path.relative_to(results))] = digest.hexdigest()
+    for path in sorted(results.glob("*/scores/*.parquet")):
+        table = pd.read_parquet(path).to_csv(index=False)
+        hashes[str(path.relative_to(results))] = hashlib.sha256(table.encode()).hexdigest()
+    assert hashes
+    return hashes
+
+
+def test_everything_is_made_and_then_nothing_is_to_do(lab: Lab) -> None:
+    results = lab.results
+    for member in MEMBERS:
+        record = json.loads(
+            (results / f"members/clean/factorized_tiny/{member}/run.json").read_text()
+        )
+        assert record["environment"]["packages"]["torch"].startswith("2.13")
+        assert record["wall_seconds"] > 0
+    assert not list(results.glob("members/**/*.checkpoint*"))
+    page = (results / "report.html").read_text()
+    assert "Factorized (tiny)" in page
+    assert "imulated" in page
+    for name in ("leaderboard_open", "ensemble_size_open", "traces_open", "training_curves_clean"):
+        assert (results / f"report/figures/{name}.pdf").read_bytes().startswith(b"%PDF")
+        assert (results / f"report/figures/{name}.png").stat().st_size > 5000
+    for suffix in ("csv", "md", "tex"):
+        assert (results / f"report/tables/leaderboard_open.{suffix}").stat().st_size > 100
+    assert lab.plan("all").nothing_to_do
+
+
+def test_withheld_tiers_and_trained_videos_are_not_scored(lab: Lab) -> None:
+    scores = pd.read_parquet(lab.results / "open" / "scores")
+    assert set(scores["animal"].dropna()) == {"tinyA", "tinyB"}
+    assert set(scores["protocol"]) == {"open"}
+    assert set(scores["score_unit"]) == {"per_frame_published"}
+    assert "train" not in set(scores["tier"])
+    scored = scores[scores["single_trial_correlation"].notna()]
+    assert set(scored["tier"]) == {
+        "oracle",
+        "live_test_main",
+        "live_test_bonus",
+        "final_test_main",
+        "final_test_bonus",
+    }
+    # 300-frame movies are scored on frames 50..298: 249 frames for each of two repeats.
+    movie = scored[(scored["tier"] == "live_test_main")].iloc[0]
+    assert movie["frames"] == 2 * 249
+
+
+def test_a_stage_can_be_made_again_alone(lab: Lab) -> None:
+    figure = lab.results / "report/figures/leaderboard_open.pdf"
+    figure.unlink()
+    run = lab.snakemake("results/report/figures/leaderboard_open.pdf")
+    assert run.jobs == {"draw_leaderboard": 1}
+    assert figure.exists()
+    for target in ("recordings", "splits", "members", "ensembles", "scores", "figures", "tables"):
+        assert lab.plan(target).code == 0, target
+    planned = lab.plan("--forcerun", "evaluate", "--", "scores").jobs
+    assert planned["evaluate"] == 2
+    assert not {"train", "predict", "preprocess"} & planned.keys()
+
+
+def test_a_comment_makes_nothing_run_again(lab: Lab) -> None:
+    for name in ("factorized_tiny", "linear_tiny"):
+        file = lab.systems / f"{name}.yaml"
+        file.write_text(f"# A remark.\n{file.read_text()}\n")
+    (lab.folder / "tiny.yaml").write_text("# One more.\n" + (lab.folder / "tiny.yaml").read_text())
+    assert lab.plan("all").nothing_to_do
+
+
+def test_a_changed_value_stops_before_replacing_finished_members(lab: Lab) -> None:
+    file = lab.systems / "factorized_tiny.yaml"
+    file.write_text(file.read_text().replace("max_epochs: 2", "max_epochs: 1"))
+    refused = lab.plan("all", check=False)
+    assert refused.code != 0
+    assert "2 finished members would be trained again" in refused.output
+    assert "clean/factorized_tiny/seed1: system.recipe.schedule.max_epochs" in refused.output
+    assert "linear_tiny" not in refused.output
+
+    # Asked to, it trains that system again and what depends on it, and nothing else.
+    replaced = lab.plan("all", config=("replace_members=true",)).jobs
+    assert replaced["train"] == 2
+    assert replaced["predict"] == 2
+    assert replaced["ensemble"] == 1
+    assert replaced["evaluate"] == 1
+    assert not {"simulate", "preprocess", "videos"} & replaced.keys()
+
+    # Or the members stand as they are: nothing of them runs again, now and later.
+    adopted = lab.snakemake("all", config=("adopt_members=true",))
+    assert not {"train", "predict"} & adopted.jobs.keys()
+    assert "adopted" in adopted.output
+    assert not {"train", "predict"} & lab.plan("all").jobs.keys()
+
+
+def test_another_seed_trains_and_predicts_one_member(lab: Lab) -> None:
+    before = content_hashes(lab.results)
+    file = lab.systems / "factorized_tiny.yaml"
+    file.write_text(file.read_text().replace("seed: [1, 2]", "seed: [1, 2, 3]"))
+    planned = lab.plan("scores").jobs
+    assert planned["train"] == 1
+    assert planned["predict"] == 1
+    assert planned["ensemble"] == 1
+    assert not {"simulate", "preprocess"} & planned.keys()
+    lab.snakemake("scores")
+    after = content_hashes(lab.results)
+    kept = [key for key in before if key.startswith("members/") or "/predictions/" in key]
+    assert all(after[key] == before[key] for key in kept)
+    scores = pd.read_parquet(lab.results / "open/scores/factorized_tiny.parquet")
+    assert set(scores["member"]) == {"seed1", "seed2", "seed3", "ensemble"}
+
+
+def test_the_same_study_twice_and_interrupted_gives_the_same_bits(
+    finished_lab: Lab, tmp_path: Path
+) -> None:
+    again = make_lab(tmp_path / "again")
+    # Killed twice, at whatever rule it has reached by then, and started again.
+    for seconds in (25, 50):
+        running = subprocess.Popen(
+            again.command("scores"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        time.sleep(seconds)
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+        again.snakemake("--unlock")
+    again.snakemake("scores")
+    assert content_hashes(again.results) == content_hashes(finished_lab.results)
+
+
+def test_an_ensemble_is_the_mean_of_its_members(lab: Lab) -> None:
+    folder = lab.results / "open"
+    with h5py.File(folder / "ensembles/factorized_tiny/predictions.h5") as file:
+        mean = file["tinyA/predictions"][:].astype(np.float64)
+    members = []
+    for member in MEMBERS:
+        with h5py.File(folder / f"predictions/factorized_tiny/{member}.h5") as file:
+            members.append(file["tinyA/predictions"][:].astype(np.float64))
+    # Stored as float16: half a unit in the last of eleven bits.
+    np.testing.assert_allclose(mean, np.mean(members, axis=0), rtol=2**-11, atol=1e-7)
+
+
+def test_an_unreadable_archive_ends_in_a_sentence(lab: Lab) -> None:
+    archive = next((lab.folder / "archives").glob("*tinyA.zip"))
+    archive.write_bytes(archive.read_bytes()[: archive.stat().st_size // 2])
+    store = lab.results / "recordings/tinyA.h5"
+    store.unlink()
+    run = lab.snakemake("results/recordings/tinyA.h5", check=False)
+    assert run.code != 0
+    assert re.search(r"ArchiveError: .*tinyA\.zip", run.output)
+    assert not store.exists()
+    assert not list(store.parent.glob(".*part*"))
+
+
+def test_a_wrong_value_stops_before_any_job(tmp_path: Path) -> None:
+    lab = make_lab(tmp_path / "wrong")
+    run = lab.snakemake("all", config=("animals=[tinyA,tinyZ]",), check=False)
+    assert run.code != 0
+    assert "--config: animals: tinyZ is unknown" in run.output
+    assert not lab.results.exists()
+
+
+def test_the_full_study_is_planned_without_data(tmp_path: Path) -> None:
+    command = Lab(tmp_path).command("--dry-run", "all")
+    command = command[: command.index("--configfile")]
+    start = time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    seconds = time.monotonic() - start
+    assert done.returncode == 0, done.stderr[-3000:]
+    table = re.search(r"job +count\n-+ +-+\n(.*?)\ntotal", done.stdout + done.stderr, re.DOTALL)
+    assert table
+    jobs = dict(line.split() for line in table.group(1).splitlines())
+    # Fourteen factorized members and one control per protocol; the control serves both.
+    assert jobs["train"] == str(14 + 14 + 1)
+    assert jobs["predict"] == str(2 * (14 + 1))
+    assert jobs["preprocess"] == "10"
+    print(f"planned in {seconds:.1f} s")
+    assert (REPOSITORY / "config.yaml").exists()
