@@ -1,5 +1,4 @@
 # Look-ups for the rules: the validated study, paths of results, members. No logic of its own.
-import os
 import sys
 from pathlib import Path
 
@@ -7,6 +6,7 @@ sys.path.insert(0, workflow.basedir)
 
 from sensorium_models import fingerprints
 from sensorium_models.finished import MemberGuard
+from sensorium_models.jobs import make_importable
 from sensorium_models.study import ConfigurationError, load_study
 
 try:
@@ -14,16 +14,7 @@ try:
         config,
         [Path(workflow.basedir) / "config.yaml", *workflow.overwrite_configfiles],
     )
-    # Scripts run in processes of their own; they import the package of this checkout, and the modules
-    # that lie beside a user's system files.
-    _import_paths = [
-        workflow.basedir,
-        *map(os.path.abspath, STUDY.settings.systems_folders),
-    ]
-    sys.path[1:1] = _import_paths[1:]
-    os.environ["PYTHONPATH"] = os.pathsep.join(
-        [*_import_paths, *filter(None, [os.environ.get("PYTHONPATH")])]
-    )
+    make_importable(workflow.basedir, *STUDY.settings.systems_folders)
     if workflow.is_main_process:
         # Building the networks' skeletons finds a wrong setting now, not in a queued job. The jobs
         # themselves need not import torch for it again.
@@ -89,17 +80,16 @@ def training_set(wildcards):
 
 
 def split_of(wildcards):
-    return expand(SPLIT, training_set=training_set(wildcards), system=wildcards.system)
+    return SPLIT.format(training_set=training_set(wildcards), system=wildcards.system)
 
 
 def member_record(wildcards):
-    path = expand(
-        MEMBER,
+    folder = MEMBER.format(
         training_set=training_set(wildcards),
         system=wildcards.system,
         member=wildcards.member,
     )
-    return f"{path[0]}/run.json"
+    return f"{folder}/run.json"
 
 
 def of_members(pattern):

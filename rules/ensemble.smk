@@ -5,8 +5,8 @@ rule ensemble:
     input:
         predictions=of_members(PREDICTIONS),
         recordings=predicted_recordings,
-        split=split_of,
-        videos=VIDEOS,
+        split=lambda wildcards: ancient(split_of(wildcards)),
+        videos=ancient(VIDEOS),
     output:
         predictions=f"{ENSEMBLE}/predictions.h5",
         moments=f"{ENSEMBLE}/moments.h5",

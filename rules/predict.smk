@@ -1,12 +1,14 @@
 # Predictions of one member for the animals and tiers of one protocol, and the sums behind its scores.
+# Split and videos are `ancient`: another seed or animal rewrites them, but what they say of a member
+# changes only with what its fingerprint holds.
 
 
 rule predict:
     input:
         record=member_record,
         recordings=predicted_recordings,
-        split=split_of,
-        videos=VIDEOS,
+        split=lambda wildcards: ancient(split_of(wildcards)),
+        videos=ancient(VIDEOS),
     output:
         predictions=(
             PREDICTIONS if STUDY.settings.keep_predictions else temp(PREDICTIONS)

@@ -42,33 +42,39 @@ def source_digest(*modules: str) -> str:
     return digest([(name, _meaning(file)) for name, file in files])
 
 
-def preprocess(study: Study, animal: str) -> dict[str, Any]:
+def preprocess(study: Study, animal: str) -> str:
     """What decides a recording store."""
     recording = study.recording(animal)
-    return {
-        "recording": recording.model_dump(mode="json"),
-        "tiers": study.settings.tiers,
-        "frame_rate_hz": study.settings.frame_rate_hz,
-        "sources": source_digest("sensorium_models.recordings.preprocess"),
-    }
+    return digest(
+        {
+            "recording": recording.model_dump(mode="json"),
+            "tiers": study.settings.tiers,
+            "frame_rate_hz": study.settings.frame_rate_hz,
+            "sources": source_digest("sensorium_models.recordings.preprocess"),
+        }
+    )
 
 
-def simulation(study: Study, animal: str) -> dict[str, Any]:
+def simulation(study: Study, animal: str) -> str:
     """What decides a simulated archive."""
-    return {
-        "recording": study.recording(animal).model_dump(mode="json"),
-        "sources": source_digest("sensorium_models.simulation.recording"),
-    }
+    return digest(
+        {
+            "recording": study.recording(animal).model_dump(mode="json"),
+            "sources": source_digest("sensorium_models.simulation.recording"),
+        }
+    )
 
 
-def split(study: Study, training_set: str, system: str) -> dict[str, Any]:
+def split(study: Study, training_set: str, system: str) -> str:
     """What decides a split."""
-    return {
-        **_learned(study, training_set, system),
-        "members": study.members(system),
-        "test": study.test_animals(training_set, system),
-        "sources": source_digest("sensorium_models.recordings.splits"),
-    }
+    return digest(
+        {
+            **_learned(study, training_set, system),
+            "members": study.members(system),
+            "test": study.test_animals(training_set, system),
+            "sources": source_digest("sensorium_models.recordings.splits"),
+        }
+    )
 
 
 def member(study: Study, training_set: str, system: str, name: str) -> dict[str, Any]:
@@ -86,50 +92,57 @@ def member(study: Study, training_set: str, system: str, name: str) -> dict[str,
     }
 
 
-def prediction(study: Study, protocol: str, system: str) -> dict[str, Any]:
+def prediction(study: Study, protocol: str, system: str) -> str:
     """What decides predictions and moments, given the member."""
-    return {
-        "tiers": study.protocol(protocol).tiers,
-        "animals": study.predicted_animals(protocol),
-        "scored_frames": study.settings.scored_frames.model_dump(mode="json"),
-        "score_unit": study.settings.score_unit,
-        "sources": source_digest(
-            "sensorium_models.inference", "sensorium_models.evaluation.moments"
-        ),
-    }
+    return digest(
+        {
+            **_learned(study, study.training_set_of(system, protocol), system),
+            "tiers": study.protocol(protocol).tiers,
+            "animals": study.predicted_animals(protocol),
+            "scored_frames": study.settings.scored_frames.model_dump(mode="json"),
+            "score_unit": study.settings.score_unit,
+            "sources": source_digest(
+                "sensorium_models.inference", "sensorium_models.evaluation.scores"
+            ),
+        }
+    )
 
 
-def ensemble(study: Study, protocol: str, system: str) -> dict[str, Any]:
+def ensemble(study: Study, protocol: str, system: str) -> str:
     """What decides an ensemble, given its members' predictions."""
-    return {
-        "members": study.members(system),
-        "score_unit": study.settings.score_unit,
-        "sources": source_digest("sensorium_models.ensemble"),
-    }
+    return digest(
+        {
+            "members": study.members(system),
+            "score_unit": study.settings.score_unit,
+            "sources": source_digest("sensorium_models.ensemble"),
+        }
+    )
 
 
-def scores() -> dict[str, Any]:
+def scores() -> str:
     """What decides scores, given the moments."""
-    return {"sources": source_digest("sensorium_models.evaluation.scores")}
+    return digest({"sources": source_digest("sensorium_models.evaluation.scores")})
 
 
-def achievable(study: Study) -> dict[str, Any]:
+def achievable(study: Study) -> str:
     """What decides the scores of the true rates."""
-    return {
-        "scored_frames": study.settings.scored_frames.model_dump(mode="json"),
-        "score_unit": study.settings.score_unit,
-        "sources": source_digest("sensorium_models.simulation.achievable"),
-    }
+    return digest(
+        {
+            "scored_frames": study.settings.scored_frames.model_dump(mode="json"),
+            "score_unit": study.settings.score_unit,
+            "sources": source_digest("sensorium_models.simulation.achievable"),
+        }
+    )
 
 
-def reporting() -> dict[str, Any]:
+def reporting() -> str:
     """What decides figures, tables and the page, given the result files."""
     folder = _PACKAGE / "reporting"
     modules = sorted(f"sensorium_models.reporting.{file.stem}" for file in folder.glob("*.py"))
     data = {
         f.name: f.read_text() for f in sorted(folder.iterdir()) if f.suffix in (".csv", ".jinja")
     }
-    return {"sources": source_digest(*modules), "data": digest(data)}
+    return digest({"sources": source_digest(*modules), "data": digest(data)})
 
 
 def changed_keys(

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from sensorium_models.networks.build import load_encoder, read_record
+from sensorium_models.networks.devices import repeatable, resolved_device
 from sensorium_models.networks.encoder import Encoder
 from sensorium_models.networks.inputs import to_device
 from sensorium_models.predictions import PredictionWriter, scored_frames
@@ -34,13 +35,15 @@ def predict(
     first_scored_frame: int,
     cap_frames: int | None,
     drop_last_frames: int,
-    device: str | torch.device = "cpu",
+    device: str,
+    threads: int,
     attributes: Mapping[str, Any],
 ) -> None:
     """Predict `trials` of each animal with one member and write them to `output`, atomically.
 
     Written are the scored frames only, in the score unit `unit`. `attributes` are the fields of
-    `predictions.PredictionAttributes` without `score_unit` and `first_scored_frame`.
+    `predictions.PredictionAttributes` without `score_unit` and `first_scored_frame`. `device` is
+    `auto` or a name of PyTorch's; on the CPU the same number of `threads` gives the same bits.
 
     Raises:
         ValueError: the network needs more history than the frames that are not scored, or an animal
@@ -60,10 +63,14 @@ def predict(
             f"trial, but scored frames begin at {first_scored_frame}; set first_scored_frame to at "
             f"least {encoder.history_frames}"
         )
-    encoder.to(device)
-    with PredictionWriter(
-        output, score_unit=unit, first_scored_frame=first_scored_frame, **attributes
-    ) as writer:
+    place = resolved_device(device)
+    encoder.to(place)
+    with (
+        repeatable(place, threads=threads),
+        PredictionWriter(
+            output, score_unit=unit, first_scored_frame=first_scored_frame, **attributes
+        ) as writer,
+    ):
         for animal in encoder.animals:
             with Recording(recordings[animal]) as recording:
                 model_precision = score_precision(system.response_unit, recording)
@@ -76,7 +83,7 @@ def predict(
                         recording,
                         trial,
                         system=system,
-                        device=device,
+                        device=place,
                         cap_frames=cap_frames,
                     )
                     frames = scored_frames(

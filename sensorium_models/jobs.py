@@ -36,3 +36,15 @@ def job(snakemake: Any) -> Iterator[Study]:
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
+
+
+def make_importable(*folders: str | Path) -> None:
+    """Let this process and the jobs that it starts import modules that lie in `folders`.
+
+    Scripts run in processes of their own; they must find the package of this checkout and the
+    modules that lie beside a user's system files.
+    """
+    found = [str(Path(folder).resolve()) for folder in folders]
+    inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, [*found, *inherited])))
+    sys.path[:0] = [folder for folder in found if folder not in sys.path]

@@ -123,6 +123,15 @@ class Settings(Section):
             raise ValueError(f"names {', '.join(twice)} twice; name each once")
         return names
 
+    @field_validator("systems_folders")
+    @classmethod
+    def _here_or_in_the_repository(cls, folders: list[Path]) -> list[Path]:
+        # A study of this repository may be run from any working directory.
+        return [
+            folder if folder.is_dir() or not (REPOSITORY / folder).is_dir() else REPOSITORY / folder
+            for folder in folders
+        ]
+
     @field_validator("tiers")
     @classmethod
     def _one_train_tier(cls, tiers: dict[str, TierRole]) -> dict[str, TierRole]:

@@ -166,6 +166,8 @@ def predict(folder, output, **changes):
         "first_scored_frame": 10,
         "cap_frames": 36,
         "drop_last_frames": 1,
+        "device": "cpu",
+        "threads": 1,
         "attributes": {
             "protocol": "open",
             "training_set": "clean",

@@ -7,7 +7,7 @@ import pandas as pd
 from sensorium_models.evaluation.moments_file import write_moments
 from sensorium_models.evaluation.responses import open_responses
 from sensorium_models.evaluation.scores import score_member
-from sensorium_models.inference import best_device, predict
+from sensorium_models.inference import predict
 from sensorium_models.jobs import job
 from sensorium_models.predictions import frame_convention
 from sensorium_models.recordings.splits import leaked_trials, read_splits, tested_trials
@@ -33,15 +33,13 @@ with job(snakemake) as study:
         first_scored_frame=scored.first,
         cap_frames=scored.cap,
         drop_last_frames=scored.drop_last,
-        device=best_device(study.settings.device),
+        device=study.settings.device,
         threads=study.settings.cpu_threads,
         attributes={
             "protocol": protocol,
             "training_set": study.training_set_of(system, protocol),
             "system": system,
             "member": member,
-            "score_unit": study.settings.score_unit,
-            "first_scored_frame": scored.first,
             "frame_convention": frame_convention(
                 first_frame=scored.first, cap_frames=scored.cap, drop_last_frames=scored.drop_last
             ),

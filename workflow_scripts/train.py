@@ -12,6 +12,7 @@ with job(snakemake) as study:
     )
     animals = study.training_animals(training_set, system)
     output = Path(snakemake.output.record).parent
+    scored = study.settings.scored_frames
     (output / "adopted.json").unlink(missing_ok=True)
     train_member(
         system=study.systems[system],
@@ -25,7 +26,9 @@ with job(snakemake) as study:
         checkpoint_minutes=study.settings.checkpoint_minutes,
         device=study.settings.device,
         threads=study.settings.cpu_threads,
-        scored_frames=study.settings.scored_frames,
+        first_scored_frame=scored.first,
+        cap_frames=scored.cap,
+        drop_last_frames=scored.drop_last,
         record={
             "fingerprint": {
                 "digest": snakemake.params.fingerprint,

@@ -1,0 +1,1 @@
+"""Encoders: a core shared by all animals, a readout and a shifter per animal."""

@@ -1,0 +1,359 @@
+"""From a system's file to a network, and from a member's folder back to one.
+
+`check` tries a system out without memory (meta
+device), so that a setting that cannot work ends in a sentence before any job starts.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from sensorium_models import files
+from sensorium_models.networks.construction import construct
+from sensorium_models.networks.encoder import AnimalFacts, Encoder
+from sensorium_models.networks.inputs import CHANNELS_OF, AnimalInputs
+from sensorium_models.networks.outputs import OUTPUTS
+from sensorium_models.recordings.normalisation import (
+    Affine,
+    Normalisation,
+    normalisation,
+    score_precision,
+)
+from sensorium_models.recordings.store import Recording
+from sensorium_models.study import ConfigurationError, Study
+from sensorium_models.systems import System
+
+
+def check(system: System, *, frame_shape: tuple[int, int], file: str) -> None:
+    """Build the parts of a system on the meta device and run one clip's shape through them.
+
+    Raises:
+        ConfigurationError: names `file`, the key, and what is allowed.
+    """
+    facts = _facts_without_data(frame_shape)
+    clip_frames = system.recipe.clip_frames
+    channels = sum(CHANNELS_OF[name] for name in system.inputs.channels)
+    with torch.device("meta"):
+        core, readout = _core_and_readout(system, channels, facts, file)
+        shifter = _shifter(system, file)
+        if shifter is not None and not getattr(readout, "takes_shift", True):
+            raise ConfigurationError(
+                f"{file}: shifter: {system.readout} has no positions to shift; remove shifter, or "
+                "set another readout"
+            )
+        history = core.history_frames + getattr(readout, "history_frames", 0)
+        if clip_frames <= history:
+            raise ConfigurationError(
+                f"{file}: recipe.clip_frames: {clip_frames} frames are no longer than the history "
+                f"of {history} frames that the network needs, so nothing could be predicted; use "
+                f"at least {history + 1}"
+            )
+        validation = system.recipe.validation
+        if validation.frames == "clips" and validation.skip_frames >= clip_frames - 1:
+            raise ConfigurationError(
+                f"{file}: recipe.validation.skip_frames: skipping {validation.skip_frames} of "
+                f"{clip_frames} frames of a clip leaves fewer than two to correlate; use at most "
+                f"{clip_frames - 2}"
+            )
+        for part in (core, readout, shifter):
+            if part is not None:
+                part.to("meta")  # buffers made from arrays are not there yet
+        video = torch.empty(2, channels, clip_frames, *frame_shape)
+        expected = (2, clip_frames - history, facts.neurons)
+        try:
+            features = core(video)
+            shift = shifter(torch.empty(2, expected[1], 2)) if shifter is not None else None
+            shape = tuple(readout(features, shift).shape)
+        except Exception as error:
+            raise ConfigurationError(
+                f"{file}: core, readout and shifter do not fit together: a clip of {clip_frames} "
+                f"frames of {frame_shape[0]} x {frame_shape[1]} pixels fails with: {error}"
+            ) from error
+    if shape != expected:
+        raise ConfigurationError(
+            f"{file}: core and readout promise predictions of shape {expected} (clips, clip_frames "
+            f"- history_frames, neurons) but give {shape}; correct history_frames of the classes"
+        )
+
+
+def check_study(study: Study) -> None:
+    """`check` every system of a study, for the frames of its recordings as far as they are known.
+
+    Raises:
+        ConfigurationError: names the system's file, the key, and what is allowed.
+    """
+    stores = study.settings.results / "recordings"
+    known = [path for a in study.settings.animals if (path := stores / f"{a}.h5").exists()]
+    frame_shape = (36, 64)
+    if known:
+        with Recording(known[0]) as recording:
+            frame_shape = recording.frame_shape
+    for name, system in study.systems.items():
+        check(system, frame_shape=frame_shape, file=str(study.system_file(name)))
+
+
+def build_encoder(system: System, facts: Mapping[str, AnimalFacts], *, seed: int) -> Encoder:
+    """The untrained network of a system for these animals; the same for the same seed.
+
+    Seeds torch's global generators, then draws core, readouts in the order of `facts`, shifters. A
+    modality that no animal has is left out: fewer input channels, no shifter.
+
+    Raises:
+        ConfigurationError: a setting or a modality is missing or invalid.
+    """
+    for animal in facts:
+        if hasattr(nn.ModuleDict, animal):
+            raise ConfigurationError(f"animal {animal}: this name is reserved; use another one")
+    where = f"system {system.name}"
+    torch.manual_seed(seed)
+    core = build_core(system, facts)
+    readouts = {animal: _readout(system, core, known, where) for animal, known in facts.items()}
+    shifters = None
+    if system.shifter is not None and _present("pupil_center", facts, system):
+        shifters = {animal: cast(nn.Module, _shifter(system, where)) for animal in facts}
+    output = OUTPUTS[system.output]()
+    for animal, readout in readouts.items():
+        rates = facts[animal].initial_rates
+        bias = getattr(readout, "bias", None)
+        if rates is not None and isinstance(bias, nn.Parameter):
+            start = torch.tensor(np.asarray(rates), dtype=torch.float32)
+            if start.shape != bias.shape or not bool(torch.isfinite(start).all()):
+                raise ValueError(
+                    f"animal {animal}: initial rates must be finite, one for each of "
+                    f"{facts[animal].neurons} neurons"
+                )
+            with torch.no_grad():
+                bias.copy_(output.initial_bias(start))
+    channels = input_channels(system, facts)
+    return Encoder(
+        core=core,
+        readouts=readouts,
+        shifters=shifters,
+        inputs={
+            animal: AnimalInputs(
+                animal=animal, normalisation=known.normalisation, channels=channels
+            )
+            for animal, known in facts.items()
+        },
+        output=output,
+    )
+
+
+def build_core(system: System, facts: Mapping[str, AnimalFacts]) -> nn.Module:
+    """The core alone, drawn from torch's generator as it is; `build_encoder` begins with it.
+
+    Raises:
+        ConfigurationError: no animal, frames of several sizes, or a setting that cannot work.
+    """
+    if not facts:
+        raise ConfigurationError(f"system {system.name}: there is no animal to build a readout for")
+    shapes = {animal.frame_shape for animal in facts.values()}
+    if len(shapes) > 1:
+        raise ConfigurationError(
+            f"system {system.name}: one core cannot serve frames of different sizes: "
+            + ", ".join(
+                f"{a.animal} {a.frame_shape[0]} x {a.frame_shape[1]}" for a in facts.values()
+            )
+        )
+    channels = input_channels(system, facts)
+    frame_shape = shapes.pop()
+    where = f"system {system.name}"
+    return _core(system, sum(CHANNELS_OF[name] for name in channels), frame_shape, where)
+
+
+def input_channels(system: System, facts: Mapping[str, AnimalFacts]) -> tuple[str, ...]:
+    """The modalities that enter the core, in order: those of the system that the animals have."""
+    return tuple(name for name in system.inputs.channels if _present(name, facts, system))
+
+
+def animal_facts(
+    recording: Recording,
+    system: System,
+    *,
+    initial_rates: np.ndarray | None = None,
+    initial_positions: np.ndarray | None = None,
+) -> AnimalFacts:
+    """What a network of `system` needs to know of a recording (see AnimalFacts)."""
+    scheme = normalisation(system.inputs.normalisation, recording)
+    precision = np.asarray(score_precision(system.response_unit, recording), dtype=np.float32)
+    responses = Affine(offset=np.zeros_like(precision), scale=precision)
+    return AnimalFacts(
+        animal=recording.animal,
+        neurons=recording.neurons,
+        coordinates=recording.coordinates,
+        has_behavior="behavior" in recording.modalities,
+        has_pupil_center="pupil_center" in recording.modalities,
+        normalisation=replace(scheme, responses=responses),
+        frame_shape=recording.frame_shape,
+        initial_rates=initial_rates,
+        initial_positions=initial_positions,
+    )
+
+
+def save_weights(path: Path, encoder: Encoder) -> None:
+    """Write all weights and batch-norm statistics as safetensors, atomically."""
+    # Copies, because safetensors refuses weights that share memory (a core may tie some).
+    tensors = {
+        name: tensor.detach().to("cpu", copy=True).contiguous()
+        for name, tensor in encoder.state_dict().items()
+    }
+    with files.replacing(path) as temporary:
+        save_file(tensors, temporary)
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The record `run.json` of a finished member.
+
+    Raises:
+        ValueError: it is missing, unreadable or incomplete.
+    """
+    path = Path(folder) / "run.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"{path} does not exist; is this the folder of a finished member?"
+        ) from error
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is not readable as JSON ({error}); train the member again"
+        ) from error
+    lacking = [key for key in ("system", "animals", "recordings") if key not in record]
+    if lacking:
+        raise ValueError(f"{path} lacks {', '.join(lacking)}; train the member again")
+    return record
+
+
+def load_encoder(folder: Path, recordings: Mapping[str, Path]) -> Encoder:
+    """The trained network in a member's folder, in evaluation mode on the CPU.
+
+    It gets a readout for those of its animals that are in `recordings` (animal to recording store).
+
+    Raises:
+        ValueError: the folder is incomplete, a recording is not the one that the member was trained
+            on, or the weights do not fit the system in the record.
+    """
+    folder = Path(folder)
+    record = read_record(folder)
+    system = System.model_validate(record["system"])
+    animals = [animal for animal in record["animals"] if animal in recordings]
+    if not animals:
+        raise ValueError(
+            f"{folder}: this member knows animals {', '.join(record['animals'])}, none of which is "
+            f"among the recordings given ({', '.join(recordings) or 'none'})"
+        )
+    facts = {}
+    for animal in animals:
+        with Recording(recordings[animal]) as recording:
+            trained_with = record["recordings"][animal]
+            if recording.digest != trained_with:
+                raise ValueError(
+                    f"{folder}: this member was trained on another recording of animal {animal} "
+                    f"(digest {trained_with[:12]}) than {recordings[animal]} holds (digest "
+                    f"{recording.digest[:12]}); bring that one back or train again"
+                )
+            # What only starts a training is overwritten by the weights.
+            facts[animal] = animal_facts(
+                recording, system, initial_positions=np.zeros((recording.neurons, 2))
+            )
+    with torch.random.fork_rng():
+        encoder = build_encoder(system, facts, seed=0)
+    _load_weights(encoder, folder / "weights.safetensors", set(record["animals"]) - set(animals))
+    return encoder.eval()
+
+
+def _load_weights(encoder: Encoder, path: Path, left_out: set[str]) -> None:
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); train the member again") from error
+    wanted = {name: tuple(tensor.shape) for name, tensor in encoder.state_dict().items()}
+    found = {
+        name: tuple(tensor.shape)
+        for name, tensor in tensors.items()
+        if not (name.startswith(("readouts.", "shifters.")) and name.split(".")[1] in left_out)
+    }
+    problems = [f"lacks {name}" for name in sorted(wanted.keys() - found.keys())]
+    problems += [f"has an unknown {name}" for name in sorted(found.keys() - wanted.keys())]
+    problems += [
+        f"has {name} of shape {found[name]} instead of {wanted[name]}"
+        for name in sorted(wanted.keys() & found.keys())
+        if wanted[name] != found[name]
+    ]
+    if problems:
+        raise ValueError(f"{path} does not fit the system in run.json: it {'; it '.join(problems)}")
+    encoder.load_state_dict({name: tensors[name] for name in found})
+
+
+def _present(modality: str, facts: Mapping[str, AnimalFacts], system: System) -> bool:
+    if modality == "video":
+        return True
+    lacking = [animal for animal, known in facts.items() if not getattr(known, f"has_{modality}")]
+    if lacking and len(lacking) < len(facts):
+        raise ConfigurationError(
+            f"system {system.name}: {modality} is missing in animal {', '.join(lacking)} but not "
+            f"in the others; leave {modality} out of the system (inputs.channels, shifter) or "
+            "leave these animals out of the study"
+        )
+    return not lacking
+
+
+def _core_and_readout(
+    system: System, channels: int, facts: AnimalFacts, where: str
+) -> tuple[Any, nn.Module]:
+    core = _core(system, channels, facts.frame_shape, where)
+    return core, _readout(system, core, facts, where)
+
+
+def _core(system: System, channels: int, frame_shape: tuple[int, int], where: str) -> Any:
+    given = {"in_channels": channels, "frame_shape": frame_shape}
+    core = construct(system.core, "core", system.core_settings, given, where)
+    for name in ("out_channels", "out_shape", "history_frames", "regularizer"):
+        if not hasattr(core, name):
+            raise ConfigurationError(f"{where}: core: {system.core} lacks the attribute {name}")
+    return core
+
+
+def _readout(system: System, core: Any, facts: AnimalFacts, where: str) -> nn.Module:
+    given = {"facts": facts, "in_channels": core.out_channels, "in_shape": tuple(core.out_shape)}
+    readout = construct(system.readout, "readout", system.readout_settings, given, where)
+    if not hasattr(readout, "regularizer"):
+        raise ConfigurationError(
+            f"{where}: readout: {system.readout} lacks the attribute regularizer"
+        )
+    return readout
+
+
+def _shifter(system: System, where: str) -> nn.Module | None:
+    if system.shifter is None:
+        return None
+    return construct(system.shifter, "shifter", system.shifter_settings, {}, where)
+
+
+def _facts_without_data(frame_shape: tuple[int, int]) -> AnimalFacts:
+    neurons = 3
+    identity = Affine(offset=np.zeros((1, 1), np.float32), scale=np.ones((1, 1), np.float32))
+    return AnimalFacts(
+        animal="any",
+        neurons=neurons,
+        coordinates=np.zeros((neurons, 3)),
+        has_behavior=True,
+        has_pupil_center=True,
+        normalisation=Normalisation(
+            video=identity,
+            behavior=identity,
+            pupil_center=identity,
+            responses=identity,
+            frames=None,
+        ),
+        frame_shape=frame_shape,
+        initial_positions=np.zeros((neurons, 2)),
+    )

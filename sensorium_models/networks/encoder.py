@@ -1,0 +1,162 @@
+"""The encoder: a core shared by all animals, and one readout (and shifter) per animal.
+
+Video and behaviour of a clip become features, features become rates of every neuron of one animal.
+What a core, a readout and a shifter must offer is written here; their classes live beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sensorium_models.networks.inputs import AnimalInputs, select_rows
+
+if TYPE_CHECKING:
+    from sensorium_models.recordings.clips import Clip
+    from sensorium_models.recordings.normalisation import Normalisation
+
+
+@dataclass(frozen=True)
+class AnimalFacts:
+    """All that a network needs to know of one animal before training.
+
+    `coordinates` (N, 3) are cortical positions in micrometres, `frame_shape` is (height, width).
+    `normalisation` is that of the system's inputs, its `responses` that of the response unit.
+    `initial_rates` (N,) are mean responses in the response unit; they start the readout's bias
+    (None: it stays 0). `initial_positions` (N, 2) are (x, y) in [-1, 1].
+    """
+
+    animal: str
+    neurons: int
+    coordinates: np.ndarray | None
+    has_behavior: bool
+    has_pupil_center: bool
+    normalisation: Normalisation
+    frame_shape: tuple[int, int]
+    initial_rates: np.ndarray | None = None
+    initial_positions: np.ndarray | None = None
+
+
+class Core(nn.Module):
+    """Maps (B, C, T, H, W) to features (B, out_channels, T - history_frames, *out_shape).
+
+    A core is constructed with keywords `in_channels`, `frame_shape` and its settings. Subclassing
+    is a convenience: any module with these attributes serves.
+    """
+
+    out_channels: int
+    out_shape: tuple[int, int]
+    history_frames: int
+
+    def regularizer(self) -> Tensor:
+        """Penalty added to the loss of every batch; none unless overridden."""
+        return torch.zeros(())
+
+
+class Readout(nn.Module):
+    """Maps features (B, C, T, H', W') to one animal's drive (B, T - history_frames, N).
+
+    A readout is constructed with keywords `facts`, `in_channels`, `in_shape` and its settings, and
+    called with features and, where `takes_shift`, a gaze shift (B, T - history_frames, 2) or None.
+    A parameter named `bias` (N,) is set to the output's starting bias by `build_encoder`.
+    """
+
+    history_frames: int = 0
+    takes_shift: bool = True
+
+    def regularizer(self) -> Tensor:
+        """Penalty added to the loss of every batch of this animal; none unless overridden."""
+        return torch.zeros(())
+
+
+class Encoder(nn.Module):
+    """Predicts non-negative rates in the response unit, aligned to the last steps of a clip.
+
+    Of a clip of T frames, rates of the last T - history_frames come out; the rate at one frame
+    depends on that frame and the `history_frames` before it only (for causal cores).
+    """
+
+    def __init__(
+        self,
+        *,
+        core: nn.Module,
+        readouts: Mapping[str, nn.Module],
+        shifters: Mapping[str, nn.Module] | None,
+        inputs: Mapping[str, AnimalInputs],
+        output: nn.Module,
+    ) -> None:
+        super().__init__()
+        if set(readouts) != set(inputs) or (
+            shifters is not None and set(shifters) != set(readouts)
+        ):
+            raise ValueError("readouts, shifters and inputs must be of the same animals")
+        histories = {int(getattr(readout, "history_frames", 0)) for readout in readouts.values()}
+        if len(histories) != 1:
+            raise ValueError(
+                f"all readouts must use the same history, not {sorted(histories)} frames"
+            )
+        self.core = core
+        self.readouts = nn.ModuleDict(dict(readouts))
+        self.shifters = None if shifters is None else nn.ModuleDict(dict(shifters))
+        self.inputs = nn.ModuleDict(dict(inputs))
+        self.output = output
+        self.history_frames = int(cast(Any, core).history_frames) + histories.pop()
+
+    @property
+    def animals(self) -> tuple[str, ...]:
+        """The animals this encoder has a readout for, in the order they were built."""
+        return tuple(self.readouts)
+
+    def core_features(self, clip: Clip) -> Tensor:
+        """Features (B, C', T', H', W') of a batch of one animal or of several."""
+        animals = list(dict.fromkeys(clip.animal))
+        if len(animals) == 1:
+            return self.core(self._inputs_of(animals[0])(clip))
+        parts, order = [], []
+        for animal in animals:
+            rows = [row for row, name in enumerate(clip.animal) if name == animal]
+            parts.append(self._inputs_of(animal)(select_rows(clip, rows)))
+            order += rows
+        stacked = torch.cat(parts)
+        return self.core(stacked[torch.argsort(torch.tensor(order, device=stacked.device))])
+
+    def read(
+        self, features: Tensor, clip: Clip, animal: str, rows: Sequence[int] | None = None
+    ) -> Tensor:
+        """Rates (b, T_out, N) of `animal` for its `rows` of the batch (all rows when None)."""
+        inputs = self._inputs_of(animal)
+        if rows is not None:
+            features = features[list(rows)]
+            clip = select_rows(clip, rows)
+        shift = None
+        if self.shifters is not None:
+            frames = cast(Tensor, clip.frame).shape[1] - self.history_frames
+            shift = self.shifters[animal](inputs.pupil_center(clip)[:, -frames:])
+        return self.output(self.readouts[animal](features, shift))
+
+    def forward(self, clip: Clip) -> Tensor:
+        """Rates (B, T_out, N) of a batch that holds clips of a single animal."""
+        animals = set(clip.animal)
+        if len(animals) != 1:
+            raise ValueError(
+                f"a batch of several animals ({', '.join(sorted(animals))}) has no single rate "
+                "tensor; call core_features once and read for each animal"
+            )
+        return self.read(self.core_features(clip), clip, clip.animal[0])
+
+    def regularizer(self, animal: str) -> Tensor:
+        """Penalty of a batch of `animal`: that of the core plus that of its readout; a scalar."""
+        return cast(Any, self.core).regularizer() + cast(Any, self.readouts[animal]).regularizer()
+
+    def _inputs_of(self, animal: str) -> AnimalInputs:
+        if animal not in self.inputs:
+            raise ValueError(
+                f"this network has no readout for animal {animal}; it was built for "
+                f"{', '.join(self.animals)}"
+            )
+        return cast(AnimalInputs, self.inputs[animal])

@@ -1,0 +1,1 @@
+"""Readouts: from the features of the core to one rate per neuron and frame."""
