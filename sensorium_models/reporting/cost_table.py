@@ -1,0 +1,136 @@
+"""Training cost per system, from the members' records, beside the published cost (Table 2)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sensorium_models.reporting import published
+from sensorium_models.reporting.tables import Column, Table, duration
+
+_PUBLISHED = ("gpu", "gpu_memory", "batch_size", "wall_time")
+
+
+def training_cost_table(
+    records: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    *,
+    histories: Mapping[str, Mapping[str, Path]],
+    titles: Mapping[str, str],
+    training_set: str,
+    simulated: bool,
+) -> Table:
+    """One row per system: hardware, batch, epochs, wall time and memory of one member.
+
+    Args:
+        records: system -> member -> its `run.json`.
+        histories: system -> member -> its `history.csv`.
+        titles: system -> the name that a reader knows.
+
+    Raises:
+        ValueError: no record at all.
+    """
+    rows = [
+        _row(system, members, histories.get(system, {}), titles)
+        for system, members in records.items()
+        if members
+    ]
+    if not rows:
+        raise ValueError(
+            "The training cost needs the record of at least one member; none was given."
+        )
+    ours = "This study, one member"
+    theirs = "Published, one model"
+    return Table(
+        frame=pd.DataFrame(rows).assign(training_set=training_set),
+        columns=[
+            Column("system_title", "System"),
+            Column("members", "members", "count", ours),
+            Column("hardware", "hardware", "text", ours),
+            Column("clips_per_step", "clips per step", "count", ours),
+            Column("epochs", "epochs", "text", ours),
+            Column("wall_time", "wall time", "text", ours),
+            Column("total_wall_seconds", "all members", "duration", ours),
+            Column("host_memory_gb", "memory", "gigabytes", ours),
+            Column("gpu_memory_gb", "GPU memory", "gigabytes", ours),
+            *(
+                Column(f"published_{key}", label, "text", theirs)
+                for key, label in zip(
+                    _PUBLISHED, ("GPU", "GPU memory", "batch", "wall time"), strict=True
+                )
+            ),
+        ],
+        title=f"Training cost, training set {training_set}",
+        caption=(
+            ("The recordings are simulated and smaller than real ones. " if simulated else "")
+            + "Epochs: mean (smallest to largest) over members; wall time: mean ± standard "
+            "deviation (ddof 1) over members; memory: the largest peak of any member. "
+            "Published values: Turishcheva et al. (2024), arXiv 2407.09100, Table 2 (training on "
+            "the full recordings; GPU memory is that of the card)."
+        ),
+        section="training",
+        order=1,
+    )
+
+
+def _row(
+    system: str,
+    members: Mapping[str, Mapping[str, Any]],
+    histories: Mapping[str, Path],
+    titles: Mapping[str, str],
+) -> dict[str, Any]:
+    records = list(members.values())
+    seconds = np.array([float(r["wall_seconds"]) for r in records if "wall_seconds" in r])
+    epochs = np.array([int(pd.read_csv(path)["epoch"].max()) for path in histories.values()])
+    row: dict[str, Any] = {
+        "system": system,
+        "system_title": titles.get(system, system),
+        "members": len(records),
+        "hardware": "; ".join(sorted({_hardware(record) for record in records})),
+        "clips_per_step": _clips_per_step(records[0]),
+        "epochs": _epochs(epochs),
+        "wall_time": _wall_time(seconds),
+        "mean_wall_seconds": seconds.mean() if len(seconds) else None,
+        "total_wall_seconds": seconds.sum() if len(seconds) else None,
+        "host_memory_gb": _peak(records, "host"),
+        "gpu_memory_gb": _peak(records, "gpu"),
+    }
+    cost = published.training_cost(system)
+    return row | {f"published_{key}": cost.get(key) for key in _PUBLISHED}
+
+
+def _hardware(record: Mapping[str, Any]) -> str:
+    machine = (record.get("environment") or {}).get("machine") or {}
+    gpu, processor = machine.get("gpu"), machine.get("processor")
+    # A machine may have a GPU that the training did not use.
+    if gpu and record.get("device") != "cpu":
+        return str(gpu)
+    return str(processor) if processor else "not recorded"
+
+
+def _clips_per_step(record: Mapping[str, Any]) -> int | None:
+    clips = ((record.get("system") or {}).get("recipe") or {}).get("clips_per_batch")
+    animals = record.get("animals") or record.get("recordings")
+    return int(clips) * len(animals) if clips and animals else None
+
+
+def _peak(records: list[Mapping[str, Any]], where: str) -> float | None:
+    peaks = [(record.get("peak_memory_mb") or {}).get(where) for record in records]
+    known = [float(peak) for peak in peaks if peak is not None]
+    return max(known) / 1024 if known else None
+
+
+def _epochs(epochs: np.ndarray) -> str | None:
+    if not len(epochs):
+        return None
+    if epochs.min() == epochs.max():
+        return str(epochs.min())
+    return f"{epochs.mean():.0f} ({epochs.min()} to {epochs.max()})"
+
+
+def _wall_time(seconds: np.ndarray) -> str | None:
+    if not len(seconds):
+        return None
+    mean = duration(float(seconds.mean()))
+    return f"{mean} ± {duration(float(seconds.std(ddof=1)))}" if len(seconds) > 1 else mean

@@ -1,0 +1,275 @@
+"""Leaderboard figure: every system's members and ensemble on one scale, per tier and metric.
+
+Scores come from `evaluation.scores.leaderboard`; published values are hollow reference marks.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from sensorium_models.ensemble import MEMBER as ENSEMBLE
+from sensorium_models.evaluation.scores import METRICS, track_of
+from sensorium_models.reporting import published, style
+
+METRIC_LABELS = {
+    "single_trial_correlation": "Single-trial correlation",
+    "correlation_to_average": "Correlation to average",
+}
+TIER_LABELS = {
+    "final_test_main": "Main track, final test set",
+    "final_test_bonus": "Bonus track, final test set",
+    "live_test_main": "Main track, live test set",
+    "live_test_bonus": "Bonus track, live test set",
+    "oracle": "Oracle trials",
+}
+
+_REFERENCE: dict[str, Any] = {"ms": 4.6, "mfc": "none", "mec": style.INK, "mew": 0.8, "zorder": 5}
+_ACHIEVABLE: dict[str, Any] = {"color": style.MUTED, "lw": 0.8, "ls": (0, (4, 2))}
+
+
+def draw(
+    board: pd.DataFrame,
+    *,
+    titles: Mapping[str, str],
+    simulated: bool,
+    tiers: Sequence[str] | None = None,
+    achievable: Mapping[tuple[str, str], float] | None = None,
+) -> style.Drawing:
+    """One row of panels per tier, one panel per metric, one line of marks per system.
+
+    Args:
+        board: rows of ONE protocol, as `evaluation.scores.leaderboard` returns them.
+        titles: system -> the name that a reader knows, in the order of the study.
+        tiers: which to show; default `shown_tiers(board)`.
+        achievable: (tier, metric) -> best score that any model can reach, where the truth is known.
+
+    Raises:
+        ValueError: no rows, or rows of several protocols.
+    """
+    protocol = one_protocol(board)
+    board = without_lone_ensembles(board)
+    tiers = list(tiers) if tiers is not None else shown_tiers(board)
+    systems = ranked_systems(board, tiers)
+    colours = style.colours([*titles, *(name for name in systems if name not in titles)])
+    achievable = {key: best for key, best in (achievable or {}).items() if key[0] in tiers}
+    with style.look():
+        panel_height = 0.42 + 0.2 * max(len(systems), 2)
+        figure = style.new_figure(height=0.55 + panel_height * len(tiers))
+        grid = figure.subplots(len(tiers), len(METRICS), squeeze=False, sharex="col")
+        for tier, row in zip(tiers, grid, strict=True):
+            part = board[board["tier"] == tier]
+            for axes, metric in zip(row, METRICS, strict=True):
+                best = achievable.get((tier, metric))
+                _panel(axes, part, tier, metric, systems, colours, best)
+            row[0].set_yticks(range(len(systems)), [titles.get(s, s) for s in systems])
+            row[1].set_yticks(range(len(systems)), [""] * len(systems))
+            row[0].set_title(_heading(part, tier))
+        for column, metric in zip(grid.T, METRICS, strict=True):
+            _common_scale(column)
+            column[-1].set_xlabel(METRIC_LABELS[metric])
+        figure.legend(
+            handles=_legend(board, systems, tiers, bool(achievable)),
+            loc="outside lower center",
+            ncols=6,
+            columnspacing=1.4,
+        )
+        style.label(figure, f"protocol {protocol}", simulated=simulated)
+    return style.Drawing(
+        figure=figure,
+        title=f"Leaderboard, protocol {protocol}",
+        caption=_caption(board, tiers, simulated=simulated, achievable=bool(achievable)),
+        alternative=(
+            f"Dot plot of the scores of {len(systems)} systems in {len(tiers)} tiers; the values "
+            "are in the leaderboard table."
+        ),
+        section="scores",
+    )
+
+
+def one_protocol(board: pd.DataFrame) -> str:
+    """The protocol of the rows; two protocols never share a figure or a table.
+
+    Raises:
+        ValueError: no rows, or more than one protocol.
+    """
+    protocols = sorted(board["protocol"].astype(str).unique())
+    if len(protocols) != 1:
+        raise ValueError(
+            "A leaderboard shows one protocol, but the scores hold "
+            f"{' and '.join(protocols) if protocols else 'none'}; pass the rows of one."
+        )
+    return protocols[0]
+
+
+def shown_tiers(board: pd.DataFrame) -> list[str]:
+    """Tiers in the order of the board, without live test sets whose final test set is there too."""
+    tiers = list(dict.fromkeys(board["tier"].astype(str)))
+    return [t for t in tiers if t.replace("live_", "final_", 1) not in tiers or "live_" not in t]
+
+
+def ranked_systems(board: pd.DataFrame, tiers: Sequence[str]) -> list[str]:
+    """Systems, best first by the best single-trial correlation in the first tier that has any."""
+    systems = list(dict.fromkeys(board["system"].astype(str)))
+    for tier in tiers:
+        best = board[board["tier"] == tier].groupby("system", observed=True)[METRICS[0]].max()
+        best = best.dropna()
+        if len(best):
+            return sorted(systems, key=lambda system: (-best.get(system, -np.inf), system))
+    return sorted(systems)
+
+
+def without_lone_ensembles(board: pd.DataFrame) -> pd.DataFrame:
+    """Leave out the ensemble of a system with one member: it is that member once more."""
+    members = (
+        board[board["member"] != ENSEMBLE].groupby("system", observed=True)["member"].nunique()
+    )
+    lone = board["system"].map(members).astype(float) == 1
+    return board[~(lone & (board["member"] == ENSEMBLE))]
+
+
+def published_track(tier: str) -> str:
+    """The published track that may stand beside a tier's scores; "" where none may.
+
+    The published values are those of the final test sets; beside live or oracle scores they would
+    claim a comparison that nobody made.
+    """
+    return track_of(tier) if tier.startswith("final_test") else ""
+
+
+def _panel(
+    axes: Axes,
+    part: pd.DataFrame,
+    tier: str,
+    metric: str,
+    systems: Sequence[str],
+    colours: Mapping[str, str],
+    achievable: float | None,
+) -> None:
+    for place, system in enumerate(systems):
+        rows = part[part["system"] == system]
+        values = rows.loc[rows["member"] != ENSEMBLE, metric].dropna().to_numpy(dtype=float)
+        ensemble = rows.loc[rows["member"] == ENSEMBLE, metric].dropna().to_numpy(dtype=float)
+        colour = colours[system]
+        if len(values) == 1:
+            axes.plot(values, [place], "o", ms=4, mfc=colour, mec="none")
+        if len(values) > 1:
+            # Neighbours in value lie at different heights, so that none hides another.
+            offsets = np.resize([0.0, 0.13, -0.13, 0.22, -0.22], len(values))
+            axes.plot(
+                np.sort(values), place + offsets, "o", ms=2.6, mfc=colour, mec="none", alpha=0.6
+            )
+            axes.plot([values.mean()] * 2, [place - 0.32, place + 0.32], color=colour, lw=1.4)
+        if len(ensemble):
+            axes.plot(ensemble, [place], "D", ms=5, mfc=colour, mec="white", mew=0.6, zorder=4)
+        for estimate, marker in (("members", "o"), ("ensemble", "D")):
+            reference = published.reference_score(
+                system, estimate=estimate, track=published_track(tier), metric=metric
+            )
+            if reference:
+                axes.plot([reference.value], [place], marker, **_REFERENCE)
+    if achievable is not None:
+        axes.axvline(achievable, **_ACHIEVABLE)
+    axes.set_ylim(len(systems) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
+    axes.grid(axis="x")
+
+
+def _common_scale(column: np.ndarray) -> None:
+    # Zero is always in sight, and marks at either end are never cut.
+    low, high = 0.0, 0.0
+    for axes in column:
+        for line in axes.get_lines():
+            values = np.asarray(line.get_xdata(), dtype=float)
+            low, high = min(low, values.min()), max(high, values.max())
+    margin = 0.05 * (high - low) or 0.05
+    column[0].set_xlim(low - margin if low < 0 else 0.0, high + margin)
+
+
+def _heading(part: pd.DataFrame, tier: str) -> str:
+    label = TIER_LABELS.get(tier, f"Tier {tier}")
+    if part[METRICS[0]].notna().any():
+        return label
+    return f"{label} (no scores: {_reasons(part)})"
+
+
+def _reasons(part: pd.DataFrame) -> str:
+    return ", ".join(sorted(part["reason"].dropna().astype(str).unique())) or "nothing predicted"
+
+
+def _legend(
+    board: pd.DataFrame, systems: Sequence[str], tiers: Sequence[str], achievable: bool
+) -> list[Line2D]:
+    scored = board[board[METRICS[0]].notna()]
+    ensembles = bool((scored["member"] == ENSEMBLE).any())
+    members = scored[scored["member"] != ENSEMBLE].groupby(["system", "tier"], observed=True).size()
+    found = {
+        estimate
+        for estimate in ("members", "ensemble")
+        for system in systems
+        for tier in tiers
+        if published.reference_score(
+            system, estimate=estimate, track=published_track(tier), metric=METRICS[0]
+        )
+    }
+    grey = style.MUTED
+    entries: list[tuple[bool, str, dict[str, Any]]] = [
+        (len(members) > 0, "member", {"marker": "o", "ms": 3, "mfc": grey, "mec": "none"}),
+        (
+            bool((members > 1).any()),
+            "mean of members",
+            {"marker": "|", "ms": 7, "mec": grey, "mew": 1.4},
+        ),
+        (ensembles, "ensemble", {"marker": "D", "ms": 5, "mfc": grey, "mec": "white"}),
+        ("members" in found, "published (F–J), single", {"marker": "o", **_REFERENCE}),
+        ("ensemble" in found, "published (F–J), ensemble", {"marker": "D", **_REFERENCE}),
+        (achievable, "achievable", _ACHIEVABLE),
+    ]
+    return [
+        Line2D([], [], **{"ls": "", "label": label, **options})
+        for shown, label, options in entries
+        if shown
+    ]
+
+
+def _caption(
+    board: pd.DataFrame,
+    tiers: Sequence[str],
+    *,
+    simulated: bool,
+    achievable: bool,
+) -> str:
+    counts = []
+    for tier in tiers:
+        part = board[(board["tier"] == tier) & board[METRICS[0]].notna()]
+        label = TIER_LABELS.get(tier, f"tier {tier}")
+        if part.empty:
+            counts.append(f"{label}: no scores ({_reasons(board[board['tier'] == tier])})")
+            continue
+        row = part.iloc[0]
+        left_out = int(part["trials_left_out"].max())
+        counts.append(
+            f"{label}: n = {int(row['neurons']):,} neurons of animals "
+            f"{str(row['animals']).replace(' ', ', ')}, {int(row['trials']):,} trials"
+            + (f", up to {left_out} left out as seen in training" if left_out else "")
+        )
+    labels = board.iloc[0]
+    sentences = [
+        "Correlation averaged over the neurons of all animals within each stimulus type, then over "
+        f"types; score unit {labels['score_unit']}, {labels['frame_convention']}.",
+        "; ".join(counts) + ".",
+    ]
+    if simulated:
+        sentences.append("The recordings are simulated: the scores say nothing about real animals.")
+    if achievable:
+        sentences.append(
+            "Dashed line: score of the simulation's true rates, the best that a model can reach."
+        )
+    if any(tier.startswith("final_test") for tier in tiers):
+        sentences.append(published.NOTE)
+    return " ".join(sentences)

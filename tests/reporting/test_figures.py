@@ -1,0 +1,361 @@
+"""Every figure: drawn at all sizes of study, saved twice with the same bytes, nothing colliding."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
+from PIL import Image
+
+from sensorium_models.reporting import (
+    ensemble_size,
+    leaderboard,
+    style,
+    traces,
+    training_curves,
+)
+
+ALL_SYSTEMS = 7
+
+
+def _saved(drawing: style.Drawing, folder: Path, name: str = "figure") -> tuple[bytes, bytes]:
+    pdf, png = folder / f"{name}.pdf", folder / f"{name}.png"
+    style.save(drawing, pdf, png)
+    assert pdf.read_bytes().startswith(b"%PDF")
+    with Image.open(png) as image:
+        width, height = drawing.figure.get_size_inches()
+        assert image.size == (round(width * 300), round(height * 300))
+    record = style.read_record(png)
+    assert record.caption == drawing.caption
+    return pdf.read_bytes(), png.read_bytes()
+
+
+def _texts_collide(figure: Figure) -> list[tuple[str, str]]:
+    """Pairs of visible texts whose boxes overlap by more than a hair, or that leave the figure."""
+    with style.look():
+        figure.draw_without_rendering()
+    canvas = figure.bbox
+    found: list[tuple[str, Bbox]] = []
+    for artist in figure.findobj(Text):
+        assert isinstance(artist, Text)
+        if artist.get_visible() and artist.get_text().strip():
+            found.append((artist.get_text(), artist.get_window_extent()))
+    bad = [
+        (text, "outside the figure")
+        for text, box in found
+        if box.x0 < canvas.x0 - 2 or box.x1 > canvas.x1 + 2 or box.y1 > canvas.y1 + 2
+    ]
+    for i, (text, box) in enumerate(found):
+        for other, other_box in found[i + 1 :]:
+            shared = Bbox.intersection(box, other_box)
+            if shared is not None and shared.width > 1 and shared.height > 1:
+                bad.append((text, other))
+    return bad
+
+
+def _visible_ticks_only(figure: Figure) -> None:
+    # Axis objects keep labels of ticks beyond their limits; these are never painted.
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            span = 1e-9 * (high - low)
+            for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]:
+                inside = low - span <= tick.get_loc() <= high + span
+                tick.label1.set_visible(tick.label1.get_visible() and inside)
+
+
+def _assert_tidy(figure: Figure) -> None:
+    with style.look():
+        figure.draw_without_rendering()
+    _visible_ticks_only(figure)
+    assert _texts_collide(figure) == []
+
+
+def _systems(made: SimpleNamespace, count: int, members: int) -> dict[str, int]:
+    return dict.fromkeys(list(made.titles)[:count], members)
+
+
+SIZES = pytest.mark.parametrize(("systems", "members"), [(1, 2), (2, 3), (ALL_SYSTEMS, 14)])
+
+
+@SIZES
+def test_leaderboard_at_all_sizes(made: SimpleNamespace, systems: int, members: int) -> None:
+    board = made.board(_systems(made, systems, members), neurons=3, animals=("A",))
+    drawing = leaderboard.draw(board, titles=made.titles, simulated=True)
+    _assert_tidy(drawing.figure)
+
+
+def test_leaderboard_says_that_recordings_are_simulated_and_names_the_protocol(
+    made: SimpleNamespace,
+) -> None:
+    board = made.board({"factorized_baseline": 3})
+    simulated = leaderboard.draw(board, titles=made.titles, simulated=True)
+    real = leaderboard.draw(board, titles=made.titles, simulated=False)
+    assert simulated.figure.get_suptitle() == "SIMULATED RECORDINGS  ·  protocol open"
+    assert "simulated" in simulated.caption
+    assert "simulated" not in (real.figure.get_suptitle() + real.caption).lower()
+    assert "n = 24 neurons of animals A, B" in real.caption
+    assert "F–J" in real.caption
+    assert "reference only" in real.caption
+
+
+def test_leaderboard_draws_published_values_only_beside_final_test_sets(
+    made: SimpleNamespace,
+) -> None:
+    tiers = {"oracle": ("movie",), "final_test_main": ("movie",)}
+    board = made.board({"factorized_baseline": 3}, tiers=tiers)
+    drawing = leaderboard.draw(board, titles=made.titles, simulated=False)
+    hollow = [
+        [line.get_xdata()[0] for line in axes.get_lines() if line.get_markerfacecolor() == "none"]
+        for axes in drawing.figure.axes
+    ]
+    assert hollow == [[0.1828, 0.197], [0.3472, 0.371], [], []]
+
+
+def test_leaderboard_leaves_out_the_ensemble_of_a_single_member(made: SimpleNamespace) -> None:
+    board = made.board({"linear_nonlinear": 1})
+    twice = pd.concat([board, board.assign(member="ensemble")])
+    assert list(leaderboard.without_lone_ensembles(twice)["member"].unique()) == ["seed8"]
+    assert set(leaderboard.without_lone_ensembles(made.board({"viv1t": 2}))["member"]) == {
+        "seed8",
+        "seed16",
+        "ensemble",
+    }
+
+
+def test_leaderboard_of_one_member(made: SimpleNamespace) -> None:
+    drawing = leaderboard.draw(made.board({"viv1t": 1}), titles=made.titles, simulated=True)
+    _assert_tidy(drawing.figure)
+
+
+def test_leaderboard_of_withheld_responses_says_why_it_is_empty(made: SimpleNamespace) -> None:
+    board = made.board({"factorized_baseline": 3}, protocol="competition", withheld=True)
+    drawing = leaderboard.draw(board, titles=made.titles, simulated=False)
+    assert "responses withheld" in drawing.figure.axes[0].get_title(loc="left")
+    assert "no scores (responses withheld)" in drawing.caption
+    _assert_tidy(drawing.figure)
+
+
+def test_two_protocols_never_share_a_figure(made: SimpleNamespace) -> None:
+    board = pd.concat(
+        [made.board({"viv1t": 1}), made.board({"viv1t": 1}, protocol="competition", withheld=True)]
+    )
+    with pytest.raises(ValueError, match="competition and open"):
+        leaderboard.draw(board, titles=made.titles, simulated=False)
+
+
+def test_tiers_of_another_study_are_drawn_too(made: SimpleNamespace) -> None:
+    board = made.board({"linear_nonlinear": 1}, tiers={"test": ("unknown",)})
+    drawing = leaderboard.draw(board, titles={}, simulated=False)
+    assert drawing.figure.axes[0].get_title(loc="left") == "Tier test"
+    assert "F–J" not in drawing.caption
+
+
+@SIZES
+def test_training_curves_at_all_sizes(made: SimpleNamespace, systems: int, members: int) -> None:
+    histories = {
+        system: {f"seed{i}": made.history(30 + 5 * (i % 3), i) for i in range(count)}
+        for system, count in _systems(made, systems, members).items()
+    }
+    drawing = training_curves.draw(
+        histories, titles=made.titles, training_set="clean", simulated=False
+    )
+    assert len(drawing.figure.axes) == 3 * systems
+    _assert_tidy(drawing.figure)
+
+
+def test_training_curves_mark_the_kept_epoch(made: SimpleNamespace, tmp_path: Path) -> None:
+    history = pd.DataFrame(
+        {
+            "epoch": [0, 1, 2, 3],
+            "learning_rate": 0.005,
+            "train_loss": [np.nan, 3.0, 2.0, 1.0],
+            "objective": [0.0, 0.2, 0.2 + 1e-9, 0.1],
+            "best": [0.0, 0.2, 0.2, 0.2],  # the gain of epoch 2 is below the tolerance
+        }
+    )
+    assert training_curves.kept_epoch(history) == 1
+    path = tmp_path / "history.csv"
+    history.drop(columns="best").to_csv(path, index=False)
+    with pytest.raises(ValueError, match=r"seed1 \(.*history\.csv\) lacks the column best"):
+        training_curves.draw(
+            {"viv1t": {"seed1": path}}, titles={}, training_set="clean", simulated=False
+        )
+    with pytest.raises(ValueError, match="at least one member"):
+        training_curves.draw({}, titles={}, training_set="clean", simulated=False)
+
+
+@SIZES
+def test_ensemble_size_at_all_sizes(made: SimpleNamespace, systems: int, members: int) -> None:
+    curves = {
+        system: made.curve(count, seed=i)
+        for i, (system, count) in enumerate(_systems(made, systems, members).items())
+    }
+    drawing = ensemble_size.draw(curves, titles=made.titles, protocol="open", simulated=True)
+    assert f"{members} members, 10 orders" in drawing.caption
+    _assert_tidy(drawing.figure)
+
+
+def test_ensemble_size_without_scores_says_so(made: SimpleNamespace, tmp_path: Path) -> None:
+    empty = made.curve(2).iloc[:0]
+    drawing = ensemble_size.draw(
+        {"viv1t": empty}, titles=made.titles, protocol="competition", simulated=False
+    )
+    assert drawing.caption.startswith("No curves")
+    _saved(drawing, tmp_path)
+
+
+def _traces(made: SimpleNamespace, folder: Path, **options: object) -> style.Drawing:
+    responses, rate = made.responses()
+    paths = {}
+    for system, member, error in (
+        ("factorized_baseline", "ensemble", 0.3),
+        ("linear_nonlinear", "seed8", 0.6),
+    ):
+        paths[system] = folder / f"{system}.h5"
+        made.write_predictions(
+            paths[system], rate, system=system, member=member, trials=4, error=error
+        )
+    settings = {
+        "responses": responses,
+        "predictions": paths,
+        "scores": made.scores({"factorized_baseline": 3, "linear_nonlinear": 1}),
+        "tier": "final_test_main",
+        "frame_rate_hz": 30.0,
+        "titles": made.titles,
+        "simulated": True,
+    }
+    return traces.draw(**(settings | options))  # type: ignore[arg-type]
+
+
+def test_traces_show_the_best_median_and_worst_neuron(
+    made: SimpleNamespace, tmp_path: Path
+) -> None:
+    drawing = _traces(made, tmp_path)
+    scores = made.scores({"factorized_baseline": 3, "linear_nonlinear": 1}).query(
+        "system == 'factorized_baseline' and member == 'ensemble' and animal == 'A'"
+        " and tier == 'final_test_main'"
+    )
+    ranked = scores.sort_values("single_trial_correlation", ascending=False)
+    titles = [axes.get_title(loc="left") for axes in drawing.figure.axes]
+    for title, rank, row in zip(
+        titles, ("Best", "Median", "Worst"), ranked.iloc[[0, 6, 11]].itertuples(), strict=True
+    ):
+        assert title == f"{rank}: neuron {row.neuron_id}, r = {row.single_trial_correlation:.2f}"
+    assert "n = 12 neurons" in drawing.caption
+    assert "4 repeats" in drawing.caption
+    _assert_tidy(drawing.figure)
+
+
+def test_traces_are_the_recorded_and_predicted_numbers(
+    made: SimpleNamespace, tmp_path: Path
+) -> None:
+    drawing = _traces(made, tmp_path)
+    axes = drawing.figure.axes[0]
+    neuron = int(axes.get_title(loc="left").split()[2].rstrip(","))
+    responses, rate = made.responses()
+    column = list(responses.neuron_ids).index(neuron)
+    recorded = np.mean([responses.read(trial, 50, 299) for trial in range(4)], axis=0)[:, column]
+    drawn = {line.get_label(): line for line in axes.get_lines()}
+    np.testing.assert_allclose(drawn["mean of repeats"].get_ydata(), recorded, rtol=1e-6)
+    assert drawn["mean of repeats"].get_xdata()[0] == pytest.approx(50 / 30)
+    predicted = drawn["Factorized baseline"].get_ydata()
+    assert np.corrcoef(predicted, rate[50:299, column])[0, 1] > 0.99
+
+
+def test_traces_of_an_unscored_tier_say_so(made: SimpleNamespace, tmp_path: Path) -> None:
+    drawing = _traces(made, tmp_path, tier="final_test_bonus")
+    assert "No traces" in drawing.caption
+    assert "No traces" in _traces(made, tmp_path, left_out=range(4)).caption
+
+
+def test_traces_without_matching_scores_are_refused(made: SimpleNamespace, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="No neuron of animal A has a score for factorized"):
+        _traces(made, tmp_path, scores=made.scores({"viv1t": 2}))
+    with pytest.raises(ValueError, match="none was given"):
+        _traces(made, tmp_path, predictions={})
+
+
+def test_the_example_is_a_scored_final_test_set(made: SimpleNamespace) -> None:
+    order = list(made.tiers)
+    scores = made.scores({"viv1t": 1}, animals=("B", "A"))
+    assert traces.shown_animal_and_tier(scores, order) == ("A", "final_test_main")
+    oracle = made.scores({"viv1t": 1}, tiers={"oracle": ("movie",)}, animals=("F",))
+    hidden = made.scores({"viv1t": 1}, withheld=True, animals=("F",))
+    assert traces.shown_animal_and_tier(pd.concat([hidden, oracle]), order) == ("F", "oracle")
+    assert traces.shown_animal_and_tier(hidden, order) == ("F", "final_test_main")
+    with pytest.raises(ValueError, match="no score rows"):
+        traces.shown_animal_and_tier(scores.iloc[:0], order)
+
+
+@pytest.mark.slow
+def test_same_data_same_bytes(made: SimpleNamespace, tmp_path: Path) -> None:
+    def draw_all(folder: Path) -> list[tuple[bytes, bytes]]:
+        board = made.board({"factorized_baseline": 3, "viv1t": 2})
+        curves = {"viv1t": made.curve(3)}
+        histories = {"viv1t": {"seed8": made.history(20, 1)}}
+        titles = made.titles
+        return [
+            _saved(leaderboard.draw(board, titles=titles, simulated=True), folder, "a"),
+            _saved(
+                ensemble_size.draw(curves, titles=titles, protocol="open", simulated=True),
+                folder,
+                "b",
+            ),
+            _saved(
+                training_curves.draw(
+                    histories, titles=titles, training_set="clean", simulated=True
+                ),
+                folder,
+                "c",
+            ),
+            _saved(_traces(made, folder), folder, "d"),
+        ]
+
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    assert draw_all(first) == draw_all(second)
+
+
+def test_a_figure_leaves_no_date_and_no_temporary_file(
+    made: SimpleNamespace, tmp_path: Path
+) -> None:
+    drawing = leaderboard.draw(made.board({"viv1t": 1}), titles=made.titles, simulated=False)
+    pdf, _ = _saved(drawing, tmp_path)
+    assert b"CreationDate" not in pdf
+    assert b"Producer" not in pdf
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "figure.json",
+        "figure.pdf",
+        "figure.png",
+    ]
+    assert json.loads((tmp_path / "figure.json").read_text())["section"] == "scores"
+
+
+def test_drawing_leaves_other_peoples_settings_alone(made: SimpleNamespace) -> None:
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    leaderboard.draw(made.board({"viv1t": 1}), titles=made.titles, simulated=False)
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_a_system_keeps_its_colour() -> None:
+    known = list(style.SYSTEM_COLOURS)
+    assert style.colours(known) == style.SYSTEM_COLOURS
+    mixed = style.colours(["mine", "viv1t", "yours"])
+    assert mixed["viv1t"] == style.SYSTEM_COLOURS["viv1t"]
+    assert style.colours(["mine", "gru_baseline", "yours"])["yours"] == mixed["yours"]
+    assert len({*mixed.values(), *style.SYSTEM_COLOURS.values()}) == len(known) + 2
+    assert len(style.colours([f"own{i}" for i in range(20)])) == 20
+
+
+def test_a_lost_caption_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"missing.json.*caption.*Draw that figure again"):
+        style.read_record(tmp_path / "missing.png")

@@ -1,0 +1,207 @@
+"""Tables: full precision in CSV, the same cells in Markdown, LaTeX and JSON."""
+
+import csv
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sensorium_models.reporting import tables
+from sensorium_models.reporting.cost_table import training_cost_table
+from sensorium_models.reporting.score_tables import leaderboard_table, members_table
+from sensorium_models.reporting.tables import Column, Table
+
+
+def _save(table: Table, folder: Path) -> tables.TableRecord:
+    tables.save(
+        table, csv=folder / "t.csv", markdown=folder / "t.md", latex=folder / "some_table.tex"
+    )
+    return tables.read_record(tables.record_file(folder / "t.csv"))
+
+
+def _markdown_rows(text: str) -> list[list[str]]:
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines]
+    return [[re.sub(r"\\(.)", r"\1", cell.strip()) for cell in row] for row in rows]
+
+
+def _latex_rows(text: str) -> list[list[str]]:
+    body = text.split("\\midrule", 1)[1].split("\\bottomrule")[0]
+    rows = [row for row in body.split("\\\\\n") if "\\multicolumn" not in row and row.strip()]
+    return [
+        [cell.replace("$\\pm$", "±").replace("--", "–").strip() for cell in row.split(" & ")]
+        for row in (row.replace("\\midrule", "") for row in rows)
+    ]
+
+
+def test_all_forms_hold_the_same_cells(made: SimpleNamespace, tmp_path: Path) -> None:
+    board = made.board({"factorized_baseline": 3, "linear_nonlinear": 1})
+    table = leaderboard_table(board, titles=made.titles, simulated=True)
+    shown = _save(table, tmp_path)
+    markdown = _markdown_rows((tmp_path / "t.md").read_text(encoding="utf-8"))
+    assert [row[1:] for row in markdown[2:]] == shown.rows
+    assert [row[0] for row in markdown[2:]] == shown.row_headings
+    assert _latex_rows((tmp_path / "some_table.tex").read_text(encoding="utf-8")) == shown.rows
+    assert shown == tables.record(table)
+
+
+def test_csv_round_trips_with_full_precision(made: SimpleNamespace, tmp_path: Path) -> None:
+    board = made.board({"factorized_baseline": 3})
+    table = leaderboard_table(board, titles=made.titles, simulated=False)
+    _save(table, tmp_path)
+    read = pd.read_csv(tmp_path / "t.csv")
+    assert list(read.columns) == list(table.frame.columns)
+    column = "single_trial_correlation_animal_mean"
+    np.testing.assert_array_equal(read[column], table.frame[column])
+    with (tmp_path / "t.csv").open(encoding="utf-8") as file:
+        assert {len(row) for row in csv.reader(file)} == {len(table.frame.columns)}
+
+
+def test_leaderboard_table_states_both_aggregates_and_their_spread(made: SimpleNamespace) -> None:
+    board = made.board({"viv1t": 5})
+    frame = leaderboard_table(board, titles=made.titles, simulated=False).frame
+    row = frame[(frame["tier"] == "final_test_bonus") & (frame["estimate"] == "members")].iloc[0]
+    members = board[(board["tier"] == "final_test_bonus") & (board["member"] != "ensemble")]
+    for key in ("single_trial_correlation", "correlation_to_average_animal_mean"):
+        assert row[key] == pytest.approx(members[key].mean(), rel=1e-12)
+        assert row[f"{key}_sd"] == pytest.approx(np.std(members[key], ddof=1), rel=1e-12)
+    assert row["members"] == 5
+    assert (row["neurons"], row["animals"], row["trials"], row["trials_left_out"]) == (
+        24,
+        "A B",
+        80,
+        0,
+    )
+
+
+def test_published_values_stand_in_columns_of_their_own(made: SimpleNamespace) -> None:
+    board = made.board({"factorized_baseline": 3, "linear_nonlinear": 1, "dwiseneuro": 1})
+    table = leaderboard_table(board, titles=made.titles, simulated=False)
+    frame = table.frame.set_index(["tier", "system", "estimate"])
+    key = "published_single_trial_correlation"
+    assert frame.loc[("final_test_main", "factorized_baseline", "ensemble"), key] == 0.197
+    assert frame.loc[("final_test_main", "factorized_baseline", "members"), key] == 0.1828
+    dwiseneuro = frame.loc[("final_test_main", "dwiseneuro", "members")]
+    assert (dwiseneuro[key], dwiseneuro["published_estimate"]) == (0.291, "submission")
+    assert frame.loc[("final_test_main", "linear_nonlinear", "members")][[key]].isna().all()
+    # Nothing was published for live test sets of the same comparison.
+    assert table.frame.query("tier == 'live_test_main'")[key].isna().all()
+    groups = {column.key: column.group for column in table.columns}
+    assert groups[key] == "Published (competition, F–J)"
+    assert groups["single_trial_correlation"] == "Single-trial correlation"
+
+
+def test_leaderboard_table_of_withheld_responses_gives_the_reason(made: SimpleNamespace) -> None:
+    board = made.board({"factorized_baseline": 3}, protocol="competition", withheld=True)
+    table = leaderboard_table(board, titles=made.titles, simulated=False)
+    assert "responses withheld" in table.caption
+    assert set(table.frame["reason"]) == {"responses withheld"}
+    shown = tables.record(table)
+    assert {row[2] for row in shown.rows} == {"–"}
+
+
+def test_members_table_traces_every_member(made: SimpleNamespace, tmp_path: Path) -> None:
+    board = made.board({"linear_nonlinear": 1, "factorized_baseline": 3})
+    records = {
+        ("factorized_baseline", f"seed{seed}"): made.record("factorized_baseline", seed)
+        for seed in (8, 16, 42)
+    }
+    table = members_table(board, records=records, titles=made.titles)
+    shown = _save(table, tmp_path)
+    assert table.frame["member"].tolist() == ["seed8", "seed16", "seed42", "seed8"]
+    assert table.frame["system"].tolist() == ["factorized_baseline"] * 3 + ["linear_nonlinear"]
+    assert table.frame["fingerprint"].iloc[2] == f"{42:064x}"
+    assert shown.rows[3][-2:] == ["–", "–"]  # no record, so nothing is claimed
+    assert "single_trial_correlation_live_test_main" in table.frame
+    assert "single_trial_correlation_live_test_main" not in [c.key for c in table.columns]
+
+
+def test_members_table_of_withheld_responses_keeps_its_members(made: SimpleNamespace) -> None:
+    board = made.board({"viv1t": 2}, protocol="competition", withheld=True)
+    table = members_table(board, records={}, titles=made.titles)
+    assert set(table.frame["member"]) == {"seed8", "seed16"}
+    assert not [column for column in table.columns if column.kind == "score"]
+
+
+def test_training_cost_beside_the_published_one(made: SimpleNamespace, tmp_path: Path) -> None:
+    path = tmp_path / "history.csv"
+    made.history(30, 1).to_csv(path, index=False)
+    longer = tmp_path / "longer.csv"
+    made.history(50, 2).to_csv(longer, index=False)
+    records = {
+        "factorized_baseline": {f"seed{s}": made.record("factorized_baseline", s) for s in (8, 16)},
+        "linear_nonlinear": {"seed1": {"wall_seconds": 40.0}},
+    }
+    table = training_cost_table(
+        records,
+        histories={"factorized_baseline": {"seed8": path, "seed16": longer}},
+        titles=made.titles,
+        training_set="clean",
+        simulated=True,
+    )
+    rows = [
+        dict(zip([c.key for c in table.columns], r, strict=True))
+        for r in _save(table, tmp_path).rows
+    ]
+    assert rows[0]["hardware"] == "Some GPU"
+    assert rows[0]["epochs"] == "40 (30 to 50)"
+    assert rows[0]["wall_time"] == "83.5 min ± 6 s"
+    assert rows[0]["clips_per_step"] == "16"  # 8 clips of each of two animals
+    assert (rows[0]["host_memory_gb"], rows[0]["gpu_memory_gb"]) == ("4.0 GB", "10.0 GB")
+    assert rows[0]["published_gpu"] == "1 x RTX A5000"
+    assert rows[1]["hardware"] == "not recorded"
+    assert (rows[1]["wall_time"], rows[1]["epochs"], rows[1]["published_gpu"]) == ("40 s", "–", "–")
+    with pytest.raises(ValueError, match="none was given"):
+        training_cost_table({}, histories={}, titles={}, training_set="clean", simulated=False)
+
+
+def test_numbers_are_written_for_reading() -> None:
+    frame = pd.DataFrame(
+        {
+            "score": [0.12345, -0.0001, -0.25, np.nan],
+            "mean": [0.5, 0.5, 0.5, None],
+            "mean_sd": [0.01, np.nan, None, 0.1],
+            "count": pd.array([78853, 1, pd.NA, 0], dtype="Int64"),
+            "seconds": [12.4, 300.0, 7200.0, np.nan],
+        }
+    )
+    columns = [
+        Column("score", "score", "score"),
+        Column("mean", "mean", "spread"),
+        Column("count", "count", "count"),
+        Column("seconds", "time", "duration"),
+    ]
+    shown = tables.record(Table(frame, columns, title="t", caption="c", section="s"))
+    assert shown.rows == [
+        ["0.123", "0.500 ± 0.010", "78,853", "12 s"],
+        ["0.000", "0.500", "1", "5.0 min"],
+        ["−0.250", "0.500", "–", "2.0 h"],
+        ["–", "–", "0", "–"],
+    ]
+
+
+def test_a_table_without_its_column_is_refused() -> None:
+    with pytest.raises(ValueError, match="column 'b', which it lacks; it has a"):
+        Table(pd.DataFrame({"a": [1]}), [Column("b", "B")], title="t", caption="", section="s")
+    with pytest.raises(FileNotFoundError, match=r"none.json is missing"):
+        tables.read_record(Path("none.json"))
+
+
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=40))
+def test_text_survives_markdown_and_cannot_leave_its_latex_cell(text: str) -> None:
+    frame = pd.DataFrame({"a": [text], "b": ["x"]})
+    table = Table(frame, [Column("a", "A"), Column("b", "B")], title="t", caption="c", section="s")
+    shown = tables.record(table)
+    cells = _markdown_rows(tables.to_markdown(shown))[2]
+    assert len(cells) == 2
+    assert cells[1] == "x"
+    latex = tables.to_latex(shown, label="a_b")
+    line = next(line for line in latex.splitlines() if line.endswith("& x \\\\"))
+    cell = line.removesuffix(" & x \\\\")
+    assert not re.search(r"(?<!\\)[&%#_]", cell)
+    assert "\\label{tab:a-b}" in latex
