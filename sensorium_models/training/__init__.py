@@ -1,0 +1,1 @@
+"""Training of one member: the loop, its losses and schedules, and checkpoints that restart it."""

@@ -1,0 +1,176 @@
+"""The objective that picks the best epoch: single-trial correlation on a split's `select` trials.
+
+Definition from specs/metrics.md section 2 (published kit: random clips of the oracle trials, their
+last frames only). Pooled over animals, so an animal counts by its neurons.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from sensorium_models import inference
+from sensorium_models.evaluation.correlation import correlation, pooled
+from sensorium_models.evaluation.streaming import JointMoments
+from sensorium_models.networks.encoder import Encoder
+from sensorium_models.networks.inputs import AnimalInputs, to_device
+from sensorium_models.predictions import scored_frames
+from sensorium_models.recordings.clips import Clip, RandomClips, whole_trial
+from sensorium_models.recordings.store import Recording
+from sensorium_models.systems import System
+
+Pair = tuple[np.ndarray, np.ndarray]
+
+
+def _not_interrupted() -> None:
+    pass
+
+
+class Objective(ABC):
+    """Mean over neurons, pooled over animals, of the correlation of rates with single trials.
+
+    Evaluating it changes neither the network nor any random stream but its own. A neuron without a
+    response, or with a constant rate, counts as 0.
+    """
+
+    def __init__(self, encoder: Encoder, *, device: torch.device) -> None:
+        self.encoder = encoder
+        self.device = device
+
+    def __call__(self, *, interrupt: Callable[[], None] = _not_interrupted) -> float:
+        """Evaluate the network as it is now; `interrupt` is called between pieces and may raise."""
+        by_animal: dict[str, np.ndarray] = {}
+        was_training = self.encoder.training
+        self.encoder.eval()
+        try:
+            with torch.inference_mode():
+                for animal in self.animals:
+                    moments = JointMoments.empty(2, self.neurons(animal))
+                    for rates, recorded in self.pairs(animal):
+                        moments.add(JointMoments.of([rates, recorded]))
+                        interrupt()
+                    by_animal[animal] = correlation(moments)
+        finally:
+            self.encoder.train(was_training)
+        return pooled(by_animal)
+
+    @property
+    @abstractmethod
+    def animals(self) -> list[str]:
+        """Animals with trials that select."""
+
+    @abstractmethod
+    def neurons(self, animal: str) -> int:
+        """Neurons of an animal."""
+
+    @abstractmethod
+    def pairs(self, animal: str) -> Iterator[Pair]:
+        """Rates and recorded responses, both (frames, N) in the response unit, piece by piece."""
+
+    def state(self) -> dict[str, Any]:
+        """Position of every random stream; empty where nothing is random."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:  # noqa: B027  nothing random, nothing to do
+        """Go on where `state` was taken."""
+
+    def recorded(self, clip: Clip) -> torch.Tensor:
+        """Recorded responses (B, T, N) of one animal's clip in the response unit."""
+        return cast(AnimalInputs, self.encoder.inputs[clip.animal[0]]).responses(clip)
+
+
+class ClipObjective(Objective):
+    """One random clip per trial and evaluation, as in the published kit; the last frames count."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        device: torch.device,
+        clips: Mapping[str, RandomClips],
+        frames: int,
+    ) -> None:
+        """`clips` keep the order of the trials; of each, the last `frames` frames are compared."""
+        super().__init__(encoder, device=device)
+        self._clips = dict(clips)
+        self._frames = frames
+
+    @property
+    def animals(self) -> list[str]:
+        return list(self._clips)
+
+    def neurons(self, animal: str) -> int:
+        return self._clips[animal].recording.neurons
+
+    def pairs(self, animal: str) -> Iterator[Pair]:
+        clips = self._clips[animal]
+        for _ in range(clips.batches_per_pass):
+            batch = clips.next_batch()
+            clip = to_device(batch, self.device)
+            valid = batch.valid[:, -self._frames :]
+            rates = self.encoder(clip)[:, -self._frames :].cpu().numpy()
+            recorded = self.recorded(clip)[:, -self._frames :].cpu().numpy()
+            yield rates[valid], recorded[valid]
+
+    def state(self) -> dict[str, Any]:
+        return {animal: clips.state() for animal, clips in self._clips.items()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        for animal, clips in self._clips.items():
+            clips.restore(state[animal])
+
+
+class WholeTrialObjective(Objective):
+    """Every scored frame of every trial."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        device: torch.device,
+        system: System,
+        recordings: Mapping[str, Recording],
+        trials: Mapping[str, np.ndarray],
+        caps: Mapping[str, int | None],
+        first_frame: int,
+        drop_last_frames: int,
+    ) -> None:
+        """`first_frame` is the first that counts; `caps`: how much of a trial is read at most."""
+        super().__init__(encoder, device=device)
+        self._system = system
+        self._recordings = recordings
+        self._trials = trials
+        self._caps = caps
+        self._first_frame = max(first_frame, encoder.history_frames)
+        self._drop_last_frames = drop_last_frames
+
+    @property
+    def animals(self) -> list[str]:
+        return list(self._trials)
+
+    def neurons(self, animal: str) -> int:
+        return self._recordings[animal].neurons
+
+    def pairs(self, animal: str) -> Iterator[Pair]:
+        recording, cap = self._recordings[animal], self._caps[animal]
+        for trial in self._trials[animal].tolist():
+            clip = whole_trial(recording, trial, cap_frames=cap, responses=True)
+            kept = scored_frames(
+                clip.frame.shape[1],
+                first_frame=self._first_frame,
+                cap_frames=cap,
+                drop_last_frames=self._drop_last_frames,
+            )
+            rates = inference.predict_trial(
+                self.encoder,
+                recording,
+                trial,
+                system=self._system,
+                device=self.device,
+                cap_frames=cap,
+            )
+            history = self.encoder.history_frames  # row 0 of the rates is this frame
+            recorded = self.recorded(clip)[0].cpu().numpy()
+            yield rates[kept.start - history : kept.stop - history], recorded[kept]
