@@ -55,7 +55,6 @@ class Lab:
     def command(self, *arguments: str, config: tuple[str, ...] = ()) -> list[str]:
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
         command += ["--directory", str(self.folder), "--cores", "2", "--nocolor"]
-        command += ["--rerun-triggers", "input", "mtime", "params", "--rerun-incomplete"]
         command += [*arguments, "--configfile", str(self.folder / "tiny.yaml")]
         return [*command, "--config", *config] if config else command
 
