@@ -28,6 +28,9 @@ RESULTS = str(STUDY.settings.results)
 PROTOCOLS = STUDY.settings.protocols
 SYSTEMS = STUDY.settings.systems
 GUARD = MemberGuard(STUDY)
+if STUDY.settings.adopt_members and workflow.is_main_process and not workflow.dryrun:
+    for _adopted in GUARD.adopt():
+        logger.info(f"adopted as it is: {_adopted}")
 
 RECORDING = f"{RESULTS}/recordings/{{animal}}.h5"
 RECEIPT = f"{RESULTS}/receipts/{{animal}}.json"

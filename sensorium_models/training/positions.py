@@ -135,7 +135,7 @@ def feature_layout(
     anycore = cast(Any, core)
     map_shape = (int(anycore.out_shape[0]), int(anycore.out_shape[1]))
     generator = torch.Generator().manual_seed(0)
-    # Noise, because a constant video would let rectifiers that are off hide their pixels. Two clips,
+    # Noise, because in a constant video rectifiers that are off would hide their pixels. Two clips,
     # because PyTorch 2.13's batch norm gets the gradient of one frame of one clip wrong on the CPU
     # when it arrives channels-last.
     shape = (2, in_channels, int(anycore.history_frames) + 1, *frame_shape)
