@@ -10,7 +10,7 @@ from sensorium_models.evaluation.scores import score_member
 from sensorium_models.inference import predict
 from sensorium_models.jobs import job
 from sensorium_models.predictions import frame_convention
-from sensorium_models.recordings.splits import leaked_trials, read_splits, tested_trials
+from sensorium_models.recordings.splits import leaked_trials, read_splits, predicted_trials
 from sensorium_models.recordings.store import digests
 
 with job(snakemake) as study:
@@ -27,7 +27,7 @@ with job(snakemake) as study:
     predict(
         Path(snakemake.input.record).parent,
         recordings=recordings,
-        trials=tested_trials(splits, member, animals, tiers),
+        trials=predicted_trials(splits, member, animals, tiers),
         output=Path(snakemake.output.predictions),
         unit=study.settings.score_unit,
         first_scored_frame=scored.first,

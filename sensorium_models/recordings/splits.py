@@ -148,7 +148,7 @@ def without_trained(
     return trials[~leaked], trials[leaked]
 
 
-def tested_trials(
+def predicted_trials(
     splits: pd.DataFrame, member: str, animals: Sequence[str], tiers: Sequence[str]
 ) -> dict[str, np.ndarray]:
     """Trials of each animal that `member` is tested on in `tiers`, ascending int64."""
