@@ -91,7 +91,7 @@ def test_a_stage_can_be_made_again_alone(lab: Lab) -> None:
     assert figure.exists()
     for target in ("recordings", "splits", "members", "ensembles", "scores", "figures", "tables"):
         assert lab.plan(target).code == 0, target
-    planned = lab.plan("--forcerun", "evaluate", "--", "scores").jobs
+    planned = lab.plan("scores", "--forcerun", "evaluate").jobs
     assert planned["evaluate"] == 2
     assert not {"train", "predict", "preprocess"} & planned.keys()
 
