@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import signal
 import subprocess
@@ -149,13 +150,16 @@ def test_the_same_study_twice_and_interrupted_gives_the_same_bits(
     finished_lab: Lab, tmp_path: Path
 ) -> None:
     again = make_lab(tmp_path / "again")
-    # Killed twice, at whatever rule it has reached by then, and started again.
-    for seconds in (25, 50):
+    # Killed twice, with every job that runs then, as a power cut does, and started again.
+    for seconds in (15, 30):
         running = subprocess.Popen(
-            again.command("scores"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            again.command("scores"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         time.sleep(seconds)
-        running.send_signal(signal.SIGKILL)
+        os.killpg(running.pid, signal.SIGKILL)
         running.wait()
         again.snakemake("--unlock")
     again.snakemake("scores")
