@@ -126,7 +126,9 @@ def protocol_scores(wildcards):
 
 def achievable_of(wildcards):
     """Best possible scores, which only simulated recordings tell."""
-    return expand(ACHIEVABLE, protocol=wildcards.protocol) if STUDY.simulated else []
+    animals = STUDY.predicted_animals(wildcards.protocol)
+    known = all(STUDY.recording(animal).source.kind == "simulated" for animal in animals)
+    return expand(ACHIEVABLE, protocol=wildcards.protocol) if known else []
 
 
 def ensembles_with_sizes(wildcards):

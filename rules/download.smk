@@ -39,8 +39,6 @@ rule locate:
         mem_mb=500,
         runtime=60,
     params:
-        source=lambda wildcards: STUDY.recording(wildcards.animal).source.model_dump(
-            mode="json"
-        ),
+        state=lambda wildcards: fingerprints.archive_state(STUDY, wildcards.animal),
     script:
         "../workflow_scripts/locate.py"

@@ -42,7 +42,7 @@ rule achievable:
         mem_mb=4000,
         runtime=60,
     params:
-        fingerprint=fingerprints.achievable(STUDY),
+        fingerprint=lambda wildcards: fingerprints.achievable(STUDY, wildcards.protocol),
     script:
         "../workflow_scripts/achievable.py"
 

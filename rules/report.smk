@@ -196,7 +196,7 @@ rule page:
         runtime=20,
     params:
         fingerprint=REPORTING,
-        study=fingerprints.digest(STUDY.settings.model_dump(mode="json")),
+        study=fingerprints.summary(STUDY),
         titles=TITLES,
     script:
         "../workflow_scripts/page.py"

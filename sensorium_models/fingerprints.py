@@ -17,16 +17,22 @@ from typing import Any
 from sensorium_models.study import Study
 
 _PACKAGE = Path(__file__).resolve().parent
+_SCRIPTS = _PACKAGE.parent / "workflow_scripts"
 
-# Reading the configuration, writing files and showing progress change no number: what they decide
-# is in the configuration part of a fingerprint already.
+# Reading the configuration and records, writing files and showing progress change no number: what
+# they decide is in the configuration part of a fingerprint already.
 _NEUTRAL = {
+    "sensorium_models.configuration",
     "sensorium_models.study",
     "sensorium_models.systems",
     "sensorium_models.files",
     "sensorium_models.progress",
     "sensorium_models.provenance",
     "sensorium_models.fingerprints",
+    "sensorium_models.finished",
+    "sensorium_models.jobs",
+    "sensorium_models.training.process",
+    "sensorium_models.training.records",
 }
 
 
@@ -36,10 +42,18 @@ def digest(content: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def source_digest(*modules: str) -> str:
-    """Hash of what `modules` and everything of this project that they import would execute."""
-    files = sorted(set().union(*(_closure(module) for module in modules)))
-    return digest([(name, _meaning(file)) for name, file in files])
+def source_digest(*modules: str, script: str | None = None) -> str:
+    """Hash of what `modules` and everything of this project that they import would execute.
+
+    Args:
+        script: name of a rule's script in `workflow_scripts/`, whose imports count as well.
+    """
+    found: set[tuple[str, Path]] = set()
+    found = found.union(*(_closure(module) for module in modules))
+    if script is not None:
+        file = _SCRIPTS / f"{script}.py"
+        found |= {(script, file)}.union(*(_closure(name) for name in _imports(file)))
+    return digest([(name, _meaning(file)) for name, file in sorted(found)])
 
 
 def preprocess(study: Study, animal: str) -> str:
@@ -50,7 +64,7 @@ def preprocess(study: Study, animal: str) -> str:
             "recording": recording.model_dump(mode="json"),
             "tiers": study.settings.tiers,
             "frame_rate_hz": study.settings.frame_rate_hz,
-            "sources": source_digest("sensorium_models.recordings.preprocess"),
+            "sources": source_digest(script="preprocess"),
         }
     )
 
@@ -60,7 +74,7 @@ def simulation(study: Study, animal: str) -> str:
     return digest(
         {
             "recording": study.recording(animal).model_dump(mode="json"),
-            "sources": source_digest("sensorium_models.simulation.recording"),
+            "sources": source_digest(script="simulate"),
         }
     )
 
@@ -72,23 +86,19 @@ def split(study: Study, training_set: str, system: str) -> str:
             **_learned(study, training_set, system),
             "members": study.members(system),
             "test": study.test_animals(training_set, system),
-            "sources": source_digest("sensorium_models.recordings.splits"),
+            "sources": source_digest(script="split"),
         }
     )
 
 
 def member(study: Study, training_set: str, system: str, name: str) -> dict[str, Any]:
     """What decides a trained member: a change here means another network."""
-    resolved = study.systems[system]
-    classes = [c for c in (resolved.core, resolved.readout, resolved.shifter) if c]
     return {
-        "system": resolved.trained_by(),
+        "system": study.systems[system].trained_by(),
         "axes": study.member_axes(system)[name],
         **_learned(study, training_set, system),
         "scored_frames": study.settings.scored_frames.model_dump(mode="json"),
-        "sources": source_digest(
-            "sensorium_models.training.loop", *(path.split(":")[0] for path in classes)
-        ),
+        "sources": source_digest("sensorium_models.training.loop", *_classes(study, system)),
     }
 
 
@@ -101,9 +111,7 @@ def prediction(study: Study, protocol: str, system: str) -> str:
             "animals": study.predicted_animals(protocol),
             "scored_frames": study.settings.scored_frames.model_dump(mode="json"),
             "score_unit": study.settings.score_unit,
-            "sources": source_digest(
-                "sensorium_models.inference", "sensorium_models.evaluation.scores"
-            ),
+            "sources": source_digest(*_classes(study, system), script="predict"),
         }
     )
 
@@ -114,23 +122,25 @@ def ensemble(study: Study, protocol: str, system: str) -> str:
         {
             "members": study.members(system),
             "score_unit": study.settings.score_unit,
-            "sources": source_digest("sensorium_models.ensemble"),
+            "sources": source_digest(script="ensemble"),
         }
     )
 
 
 def scores() -> str:
     """What decides scores, given the moments."""
-    return digest({"sources": source_digest("sensorium_models.evaluation.scores")})
+    return digest({"sources": source_digest(script="evaluate")})
 
 
-def achievable(study: Study) -> str:
+def achievable(study: Study, protocol: str) -> str:
     """What decides the scores of the true rates."""
     return digest(
         {
+            "tiers": study.protocol(protocol).tiers,
+            "animals": study.predicted_animals(protocol),
             "scored_frames": study.settings.scored_frames.model_dump(mode="json"),
             "score_unit": study.settings.score_unit,
-            "sources": source_digest("sensorium_models.simulation.achievable"),
+            "sources": source_digest(script="achievable"),
         }
     )
 
@@ -138,11 +148,33 @@ def achievable(study: Study) -> str:
 def reporting() -> str:
     """What decides figures, tables and the page, given the result files."""
     folder = _PACKAGE / "reporting"
-    modules = sorted(f"sensorium_models.reporting.{file.stem}" for file in folder.glob("*.py"))
-    data = {
-        f.name: f.read_text() for f in sorted(folder.iterdir()) if f.suffix in (".csv", ".jinja")
-    }
-    return digest({"sources": source_digest(*modules), "data": digest(data)})
+    data = [f.read_text() for f in sorted(folder.iterdir()) if f.suffix in (".csv", ".jinja")]
+    scripts = [f.stem for f in sorted(_SCRIPTS.glob("*.py"))]
+    shown = [name for name in scripts if name.startswith(("draw_", "tabulate_", "page"))]
+    return digest({"sources": [source_digest(script=name) for name in shown], "data": data})
+
+
+def summary(study: Study) -> str:
+    """What the head of the page says of the study besides the records of its members."""
+    no_result = {"replace_members", "adopt_members", "keep_predictions", "checkpoint_minutes"}
+    return digest(
+        {
+            "settings": study.settings.model_dump(mode="json", exclude=no_result),
+            "systems": {
+                name: [system.title, system.citation] for name, system in study.systems.items()
+            },
+        }
+    )
+
+
+def archive_state(study: Study, animal: str) -> str:
+    """What tells that a recording read in place was edited: names, sizes and times of its files."""
+    source = study.recording(animal).source
+    if source.kind != "directory" or not source.path.exists():
+        return digest(source.model_dump(mode="json"))
+    files = [source.path] if source.path.is_file() else sorted(source.path.rglob("*"))
+    states = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
+    return digest([source.model_dump(mode="json"), states])
 
 
 def changed_keys(
@@ -171,9 +203,27 @@ def _learned(study: Study, training_set: str, system: str) -> dict[str, Any]:
                 "animals": study.select_animals(training_set, system),
                 "tiers": chosen.select.tiers,
             },
-            "folders": {animal: study.recording(animal).folder for animal in animals},
+            "recordings": {animal: _recorded(study, animal) for animal in animals},
         }
     }
+
+
+def _recorded(study: Study, animal: str) -> dict[str, Any]:
+    """What an animal's recording is. Where it lies does not matter; how it is simulated does."""
+    recording = study.recording(animal)
+    simulated = recording.source.kind == "simulated"
+    return {
+        "folder": recording.folder,
+        "neurons": recording.neurons,
+        "simulation": recording.source.model_dump(mode="json") if simulated else None,
+    }
+
+
+def _classes(study: Study, system: str) -> list[str]:
+    """Modules of the classes that a system's file names."""
+    resolved = study.systems[system]
+    paths = [path for path in (resolved.core, resolved.readout, resolved.shifter) if path]
+    return [path.split(":")[0] for path in paths]
 
 
 @cache
@@ -188,7 +238,7 @@ def _closure(module: str) -> frozenset[tuple[str, Path]]:
         if file is None:
             continue
         found[name] = file
-        waiting += _imports(file)
+        waiting += _imports(file, f"{name}." if file.name == "__init__.py" else name)
     return frozenset(found.items())
 
 
@@ -214,21 +264,26 @@ def _root_of(top: str) -> Path | None:
         return _PACKAGE
     # Only the top name is looked up: finding `torch.nn` would import torch.
     spec = importlib.util.find_spec(top) if top not in sys.stdlib_module_names else None
-    if spec is None or spec.origin is None or "site-packages" in spec.origin:
+    places = list(spec.submodule_search_locations or []) if spec else []
+    if spec is None or "site-packages" in str([spec.origin, *places]):
         return None
-    origin = Path(spec.origin)
-    return origin.parent if spec.submodule_search_locations else origin
+    if places:
+        return Path(places[0])
+    return Path(spec.origin) if spec.origin else None
 
 
 @cache
-def _imports(file: Path) -> tuple[str, ...]:
+def _imports(file: Path, module: str = "") -> tuple[str, ...]:
     names: list[str] = []
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+        elif isinstance(node, ast.ImportFrom):
+            # Relative imports start at the package of the module that holds them.
+            above = module.split(".")[: -node.level] if node.level else []
+            base = ".".join([*above, *filter(None, [node.module])])
             # `from package import name` may name a module; names that are none are skipped later.
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
     return tuple(names)
 
 
@@ -238,7 +293,8 @@ def _meaning(file: Path) -> str:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             node.body = _without_docstring(node.body)
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    # Source text and not `ast.dump`, whose form differs between versions of Python.
+    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()
 
 
 def _without_docstring(body: list[Any]) -> list[Any]:

@@ -13,7 +13,8 @@ from typing import Any
 import h5py
 
 from sensorium_models import files, fingerprints
-from sensorium_models.study import ConfigurationError, Study
+from sensorium_models.configuration import ConfigurationError
+from sensorium_models.study import Study
 
 
 class MemberGuard:
@@ -115,7 +116,11 @@ class MemberGuard:
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """The record of the finished member in `folder`, or None where there is none."""
+    """The record of the finished member in `folder`, or None where there is none.
+
+    Raises:
+        ConfigurationError: it is no valid JSON.
+    """
     try:
         record: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     except FileNotFoundError:

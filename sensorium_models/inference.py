@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from sensorium_models.networks.build import load_encoder, read_record
 from sensorium_models.networks.devices import repeatable, resolved_device
 from sensorium_models.networks.encoder import Encoder
 from sensorium_models.networks.inputs import to_device
+from sensorium_models.networks.members import load_encoder, read_record
 from sensorium_models.predictions import PredictionWriter, scored_frames
 from sensorium_models.progress import track
 from sensorium_models.recordings.clips import Clip, whole_trial

@@ -1,38 +1,38 @@
 """The study: which animals, systems and protocols, where files lie, how scores are made.
 
-The only reader of YAML. `load_study` validates `config.yaml`, its overrides and every system file
-that the study names; what is wrong ends in a `ConfigurationError` that names file, key and allowed
-values, before any job starts.
+`load_study` validates `config.yaml`, its overrides and every system file that the study names; what
+is wrong ends in a `ConfigurationError` that names file, key and allowed values, before any job
+starts.
 """
 
-import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
-from sensorium_models.systems import AnimalGroup, ResponseUnit, Section, System, TrainingSetName
-
-REPOSITORY = Path(__file__).resolve().parent.parent
-SYSTEMS_FOLDER = REPOSITORY / "config" / "systems"
+from sensorium_models.configuration import (
+    REPOSITORY,
+    ConfigurationError,
+    Origin,
+    merged,
+    read_yaml,
+    validated,
+)
+from sensorium_models.systems import (
+    AnimalGroup,
+    ResponseUnit,
+    Section,
+    System,
+    TrainingSetName,
+    find_system_file,
+    load_system,
+)
 
 TierRole = Literal["train", "select", "test", "unused"]
 StimulusType = Literal["movie", "pink_noise", "gaussian_dots", "random_dots", "gabor", "images"]
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
-
-# A child system that names another class starts from that class's own settings.
-_SETTINGS_OF = {
-    "core": "core_settings",
-    "readout": "readout_settings",
-    "shifter": "shifter_settings",
-}
-
-
-class ConfigurationError(ValueError):
-    """A configuration that cannot be run; the message names file, key and what is allowed."""
 
 
 class GinSource(Section):
@@ -143,7 +143,7 @@ class Settings(Section):
 class Study:
     """A validated study: settings, systems, and the look-ups that rules and scripts need."""
 
-    def __init__(self, settings: Settings, systems: Mapping[str, System], origin: "Origin") -> None:
+    def __init__(self, settings: Settings, systems: Mapping[str, System], origin: Origin) -> None:
         self.settings = settings
         self.systems = dict(systems)
         self._origin = origin
@@ -319,35 +319,6 @@ class Study:
         return find_system_file(system, self.settings.systems_folders, self._origin)
 
 
-class Origin:
-    """Which file a key came from, so that an error can say where to look."""
-
-    def __init__(
-        self, contents: Sequence[tuple[Path, Mapping[str, Any]]], final: Mapping[str, Any]
-    ) -> None:
-        self._contents = list(contents)
-        self._final = final
-
-    def error(self, key: str, sentence: str) -> ConfigurationError:
-        """A `ConfigurationError` about a dotted `key`."""
-        return ConfigurationError(f"{self.of(key.split('.'))}: {key}: {sentence}.")
-
-    def of(self, path: Sequence[str]) -> str:
-        """The file whose value at `path` (or at the section around it) is the one in force."""
-        for length in range(len(path), 0, -1):
-            value = _value(self._final, path[:length])
-            if value is _ABSENT:
-                continue
-            files = [(f, _value(content, path[:length])) for f, content in self._contents]
-            holding = [(f, theirs) for f, theirs in files if theirs is not _ABSENT]
-            same = [f for f, theirs in holding if theirs == value]
-            if same:
-                return str(same[-1])
-            # A section may be put together from several files; a value comes from one place.
-            return str(holding[-1][0]) if holding and isinstance(value, Mapping) else "--config"
-        return str(self._contents[-1][0]) if self._contents else "configuration"
-
-
 def load_study(config: Mapping[str, Any], files: Sequence[Path] = ()) -> Study:
     """Validate a merged configuration and every system that it names.
 
@@ -359,8 +330,12 @@ def load_study(config: Mapping[str, Any], files: Sequence[Path] = ()) -> Study:
         ConfigurationError: anything wrong in the configuration or in a system file.
     """
     origin = Origin([(Path(file), read_yaml(Path(file))) for file in files], config)
-    settings = _validate(Settings, dict(config), origin)
-    systems = {name: load_system(name, settings, origin) for name in settings.systems}
+    settings = validated(Settings, dict(config), origin)
+    folders, members = settings.systems_folders, settings.members
+    systems = {
+        name: load_system(name, folders=folders, members=members, origin=origin)
+        for name in settings.systems
+    }
     return Study(settings, systems, origin)
 
 
@@ -370,152 +345,3 @@ def read_study(*files: Path, overrides: Mapping[str, Any] | None = None) -> Stud
     for file in files:
         config = merged(config, read_yaml(file))
     return load_study(merged(config, dict(overrides or {})), files)
-
-
-def load_system(name: str, settings: Settings, origin: Origin) -> System:
-    """Read `<name>.yaml`, fill in what it `extends`, apply the study's `members`, validate.
-
-    Raises:
-        ConfigurationError: no such file, a cycle of `extends`, or an invalid value.
-    """
-    content, contents = _resolve_system(name, settings.systems_folders, origin, seen=())
-    if name in settings.members:
-        content["members"] = settings.members[name]
-        source = Path(origin.of(["members", name]))
-        contents = [*contents, (source, {"members": content["members"]})]
-    return _validate(System, {**content, "name": name}, Origin(contents, content))
-
-
-def find_system_file(name: str, folders: Sequence[Path], origin: Origin) -> Path:
-    """Look for `<name>.yaml` in the study's own folders, then among the built-in systems."""
-    places = [*folders, SYSTEMS_FOLDER]
-    for folder in folders:
-        if not folder.is_dir():
-            raise origin.error("systems_folders", f"{folder} is no folder")
-    for folder in places:
-        if (folder / f"{name}.yaml").is_file():
-            return folder / f"{name}.yaml"
-    known = sorted({file.stem for folder in places for file in folder.glob("*.yaml")})
-    raise origin.error("systems", f"there is no system {name}; systems are {', '.join(known)}")
-
-
-def _resolve_system(
-    name: str, folders: Sequence[Path], origin: Origin, seen: tuple[str, ...]
-) -> tuple[dict[str, Any], list[tuple[Path, Mapping[str, Any]]]]:
-    file = find_system_file(name, folders, origin)
-    content = read_yaml(file)
-    own = (file, dict(content))
-    parent = content.pop("extends", None)
-    if parent is None:
-        return content, [own]
-    if parent == name or parent in seen:
-        raise ConfigurationError(
-            f"{file}: extends: {' -> '.join((*seen, name, parent))} is a circle."
-        )
-    if not isinstance(parent, str):
-        raise ConfigurationError(f"{file}: extends: must be the name of one system.")
-    here = Origin([own], {"systems": parent})
-    base, contents = _resolve_system(parent, folders, here, (*seen, name))
-    for key, settings_key in _SETTINGS_OF.items():
-        if content.get(key, base.get(key)) != base.get(key):
-            base.pop(settings_key, None)
-    # Members and training sets are lists of choices: a child states them whole.
-    for key in ("members", "training_sets"):
-        if key in content:
-            base.pop(key, None)
-    return merged(base, content), [*contents, own]
-
-
-def read_yaml(file: Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
-
-    Raises:
-        ConfigurationError: the file is missing, is not YAML, or holds no mapping.
-    """
-    try:
-        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(f"{file}: cannot be read ({error.strerror}).") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{file}: is not valid YAML: {error}.") from error
-    if not isinstance(content, dict):
-        raise ConfigurationError(
-            f"{file}: must hold keys and values, not {type(content).__name__}."
-        )
-    return content
-
-
-def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `over` laid on top: mappings merge key by key, everything else is replaced."""
-    result = dict(base)
-    for key, value in over.items():
-        below = result.get(key)
-        both = isinstance(below, Mapping) and isinstance(value, Mapping)
-        result[key] = merged(below, value) if both else value  # type: ignore[arg-type]
-    return result
-
-
-Model = typing.TypeVar("Model", bound=BaseModel)
-
-
-def _validate(model: type[Model], content: dict[str, Any], origin: Origin) -> Model:
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        sentences = [_sentence(model, problem, origin) for problem in error.errors()]
-        raise ConfigurationError("\n".join(dict.fromkeys(sentences))) from None
-
-
-def _sentence(model: type[BaseModel], problem: Any, origin: Origin) -> str:
-    # The tag of a union is part of pydantic's location but no key of the file.
-    path = [
-        str(part) for part in problem["loc"] if str(part) not in ("gin", "directory", "simulated")
-    ]
-    key = ".".join(path) or "(whole file)"
-    kind = problem["type"]
-    if kind == "extra_forbidden":
-        allowed = _keys_at(model, problem["loc"][:-1])
-        text = f"unknown key; allowed here: {', '.join(allowed)}" if allowed else "unknown key"
-    elif kind == "missing":
-        text = "is missing; add it"
-    else:
-        message = problem["msg"].removeprefix("Value error, ")
-        text = f"{message} (it is {problem['input']!r})"[:500]
-    return f"{origin.of(path)}: {key}: {text}."
-
-
-def _keys_at(model: Any, location: Sequence[Any]) -> list[str]:
-    """Allowed keys of the section at a pydantic location; empty where that is no fixed section."""
-    for part in location:
-        model = _inside(model, part)
-    if isinstance(model, type) and issubclass(model, BaseModel):
-        return sorted(set(model.model_fields) - {"name"})
-    return []
-
-
-def _inside(model: Any, part: Any) -> Any:
-    if isinstance(model, type) and issubclass(model, BaseModel):
-        field = model.model_fields.get(str(part))
-        return field.annotation if field else None
-    arguments = typing.get_args(model)
-    if typing.get_origin(model) in (typing.Union, types.UnionType):
-        for option in arguments:
-            if isinstance(option, type) and issubclass(option, BaseModel):
-                kind = option.model_fields.get("kind")
-                if kind and part in typing.get_args(kind.annotation):
-                    return option
-        return next((a for a in arguments if a is not type(None)), None)
-    if typing.get_origin(model) is Annotated:
-        return _inside(arguments[0], part)
-    return arguments[-1] if arguments else None
-
-
-_ABSENT = object()
-
-
-def _value(content: Any, path: Sequence[str]) -> Any:
-    for part in path:
-        if not isinstance(content, Mapping) or part not in content:
-            return _ABSENT
-        content = content[part]
-    return content

@@ -1,14 +1,26 @@
 """What a system is: architecture, inputs, recipe, members, and what it trains on.
 
-One file `config/systems/<name>.yaml` describes one system; these types validate it. A system of the
-user's own names its classes as `package.module:Class`, exactly as the built-in ones do.
+One file `config/systems/<name>.yaml` describes one system; these types validate it and
+`load_system` reads it with what it `extends`. A system of the user's own names its classes as
+`package.module:Class`, exactly as the built-in ones do.
 """
 
 import itertools
 import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from sensorium_models.configuration import (
+    REPOSITORY,
+    ConfigurationError,
+    Origin,
+    merged,
+    read_yaml,
+    validated,
+)
 
 TrainingSetName = Literal["published", "clean"]
 AnimalGroup = Literal["public", "withheld", "all"]
@@ -17,6 +29,15 @@ ResponseUnit = Literal["per_frame_published", "per_frame_train", "per_neuron_tra
 
 ClassPath = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 _MEMBER_WORD = re.compile(r"^[A-Za-z0-9_]+$")
+
+SYSTEMS_FOLDER = REPOSITORY / "config" / "systems"
+
+# A child system that names another class starts from that class's own settings.
+_SETTINGS_OF = {
+    "core": "core_settings",
+    "readout": "readout_settings",
+    "shifter": "shifter_settings",
+}
 
 
 class Section(BaseModel):
@@ -159,6 +180,10 @@ class System(Section):
     @field_validator("members")
     @classmethod
     def _distinct_values(cls, axes: dict[str, list[int | str]]) -> dict[str, list[int | str]]:
+        if "seed" not in axes:
+            raise ValueError("members need an axis seed, for example seed: [42]")
+        if not all(isinstance(seed, int) and seed >= 0 for seed in axes["seed"]):
+            raise ValueError("axis seed holds whole numbers from 0 on")
         for axis, values in axes.items():
             if not values:
                 raise ValueError(f"axis {axis} is an empty list; give at least one value")
@@ -170,10 +195,6 @@ class System(Section):
             for value in values:
                 if not _MEMBER_WORD.match(str(value)):
                     raise ValueError(f"axis {axis}: {value!r} may hold letters, digits and _ only")
-        if "seed" not in axes:
-            raise ValueError("members need an axis seed, for example seed: [42]")
-        if not all(isinstance(seed, int) and seed >= 0 for seed in axes["seed"]):
-            raise ValueError("axis seed holds whole numbers from 0 on")
         return axes
 
     def member_axes(self) -> dict[str, dict[str, int | str]]:
@@ -200,3 +221,74 @@ class System(Section):
         ):
             decisive.pop(key)
         return decisive
+
+
+def load_system(
+    name: str,
+    *,
+    folders: Sequence[Path],
+    members: Mapping[str, Mapping[str, Sequence[int | str]]],
+    origin: Origin,
+) -> System:
+    """Read `<name>.yaml`, fill in what it `extends`, apply the study's `members`, validate.
+
+    Args:
+        folders: the study's own folders of systems, searched before the built-in ones.
+        members: by system, the axes that the study sets in place of the file's.
+        origin: of the study's configuration, to name the culprit.
+
+    Raises:
+        ConfigurationError: no such file, a cycle of `extends`, or an invalid value.
+    """
+    content, contents = _resolve_system(name, folders, origin, key="systems", seen=())
+    if name in members:
+        content["members"] = members[name]
+        source = Path(origin.of(["members", name]))
+        contents = [*contents, (source, {"members": content["members"]})]
+    return validated(System, {**content, "name": name}, Origin(contents, content))
+
+
+def find_system_file(
+    name: str, folders: Sequence[Path], origin: Origin, *, key: str = "systems"
+) -> Path:
+    """Look for `<name>.yaml` in the study's own folders, then among the built-in systems.
+
+    Raises:
+        ConfigurationError: there is none; the message blames `key`, which named it, in `origin`.
+    """
+    places = [*folders, SYSTEMS_FOLDER]
+    for folder in folders:
+        if not folder.is_dir():
+            raise origin.error("systems_folders", f"{folder} is no folder")
+    for folder in places:
+        if (folder / f"{name}.yaml").is_file():
+            return folder / f"{name}.yaml"
+    known = sorted({file.stem for folder in places for file in folder.glob("*.yaml")})
+    raise origin.error(key, f"there is no system {name}; systems are {', '.join(known)}")
+
+
+def _resolve_system(
+    name: str, folders: Sequence[Path], origin: Origin, *, key: str, seen: tuple[str, ...]
+) -> tuple[dict[str, Any], list[tuple[Path, Mapping[str, Any]]]]:
+    file = find_system_file(name, folders, origin, key=key)
+    content = read_yaml(file)
+    own = (file, dict(content))
+    parent = content.pop("extends", None)
+    if parent is None:
+        return content, [own]
+    if parent == name or parent in seen:
+        raise ConfigurationError(
+            f"{file}: extends: {' -> '.join((*seen, name, parent))} is a circle."
+        )
+    if not isinstance(parent, str):
+        raise ConfigurationError(f"{file}: extends: must be the name of one system.")
+    here = Origin([own], own[1])
+    base, contents = _resolve_system(parent, folders, here, key="extends", seen=(*seen, name))
+    for key, settings_key in _SETTINGS_OF.items():
+        if content.get(key, base.get(key)) != base.get(key):
+            base.pop(settings_key, None)
+    # Members and training sets are lists of choices: a child states them whole.
+    for key in ("members", "training_sets"):
+        if key in content:
+            base.pop(key, None)
+    return merged(base, content), [*contents, own]

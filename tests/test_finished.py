@@ -1,13 +1,16 @@
 """A finished member is never trained again silently."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sensorium_models import files, fingerprints
+from sensorium_models.configuration import REPOSITORY, ConfigurationError
 from sensorium_models.finished import MemberGuard
-from sensorium_models.study import REPOSITORY, ConfigurationError, Study, read_study
+from sensorium_models.study import Study, read_study
 
 
 def study(results: Path, **overrides: Any) -> Study:
@@ -55,7 +58,7 @@ def test_a_change_stops_with_the_list_and_the_hours_at_stake(tmp_path: Path) -> 
     message = str(caught.value)
     assert "2 finished members" in message
     assert "4.00 hours" in message
-    assert "clean/factorized_baseline/seed16: training_set.folders.D" in message
+    assert "clean/factorized_baseline/seed16: training_set.recordings.D" in message
     assert "replace_members=true" in message
     assert "adopt_members=true" in message
 
@@ -80,3 +83,9 @@ def test_a_record_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     path.write_text("{")
     with pytest.raises(ConfigurationError, match=r"run\.json"):
         fingerprint(study(tmp_path))
+
+
+def test_records_are_read_without_torch() -> None:
+    """Reports run in an environment that has none."""
+    code = "import sys, sensorium_models.finished; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY).returncode == 0

@@ -1,22 +1,18 @@
-"""From a system's file to a network, and from a member's folder back to one.
+"""From a system's file to a network.
 
-`check` tries a system out without memory (meta
-device), so that a setting that cannot work ends in a sentence before any job starts.
+`check` tries a system out, so that a setting that cannot work ends in a sentence before any job
+starts. Trained networks on disk: `members`.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 
-from sensorium_models import files
+from sensorium_models.configuration import ConfigurationError
 from sensorium_models.networks.construction import construct
 from sensorium_models.networks.encoder import AnimalFacts, Encoder
 from sensorium_models.networks.inputs import CHANNELS_OF, AnimalInputs
@@ -28,12 +24,12 @@ from sensorium_models.recordings.normalisation import (
     score_precision,
 )
 from sensorium_models.recordings.store import Recording
-from sensorium_models.study import ConfigurationError, Study
+from sensorium_models.study import Study
 from sensorium_models.systems import System
 
 
 def check(system: System, *, frame_shape: tuple[int, int], file: str) -> None:
-    """Build the parts of a system on the meta device and run one clip's shape through them.
+    """Build the parts of a system and run the shape of one clip through them, without memory.
 
     Raises:
         ConfigurationError: names `file`, the key, and what is allowed.
@@ -41,42 +37,43 @@ def check(system: System, *, frame_shape: tuple[int, int], file: str) -> None:
     facts = _facts_without_data(frame_shape)
     clip_frames = system.recipe.clip_frames
     channels = sum(CHANNELS_OF[name] for name in system.inputs.channels)
-    with torch.device("meta"):
+    # Made on the CPU and moved: drawing numbers on the meta device imports PyTorch's compiler.
+    with torch.random.fork_rng(devices=[]):
         core, readout = _core_and_readout(system, channels, facts, file)
         shifter = _shifter(system, file)
-        if shifter is not None and not getattr(readout, "takes_shift", True):
-            raise ConfigurationError(
-                f"{file}: shifter: {system.readout} has no positions to shift; remove shifter, or "
-                "set another readout"
-            )
-        history = core.history_frames + getattr(readout, "history_frames", 0)
-        if clip_frames <= history:
-            raise ConfigurationError(
-                f"{file}: recipe.clip_frames: {clip_frames} frames are no longer than the history "
-                f"of {history} frames that the network needs, so nothing could be predicted; use "
-                f"at least {history + 1}"
-            )
-        validation = system.recipe.validation
-        if validation.frames == "clips" and validation.skip_frames >= clip_frames - 1:
-            raise ConfigurationError(
-                f"{file}: recipe.validation.skip_frames: skipping {validation.skip_frames} of "
-                f"{clip_frames} frames of a clip leaves fewer than two to correlate; use at most "
-                f"{clip_frames - 2}"
-            )
-        for part in (core, readout, shifter):
-            if part is not None:
-                part.to("meta")  # buffers made from arrays are not there yet
-        video = torch.empty(2, channels, clip_frames, *frame_shape)
-        expected = (2, clip_frames - history, facts.neurons)
-        try:
-            features = core(video)
-            shift = shifter(torch.empty(2, expected[1], 2)) if shifter is not None else None
-            shape = tuple(readout(features, shift).shape)
-        except Exception as error:
-            raise ConfigurationError(
-                f"{file}: core, readout and shifter do not fit together: a clip of {clip_frames} "
-                f"frames of {frame_shape[0]} x {frame_shape[1]} pixels fails with: {error}"
-            ) from error
+    if shifter is not None and not getattr(readout, "takes_shift", True):
+        raise ConfigurationError(
+            f"{file}: shifter: {system.readout} has no positions to shift; remove shifter, or "
+            "set another readout"
+        )
+    history = core.history_frames + getattr(readout, "history_frames", 0)
+    if clip_frames <= history:
+        raise ConfigurationError(
+            f"{file}: recipe.clip_frames: {clip_frames} frames are no longer than the history "
+            f"of {history} frames that the network needs, so nothing could be predicted; use "
+            f"at least {history + 1}"
+        )
+    validation = system.recipe.validation
+    if validation.frames == "clips" and validation.skip_frames >= clip_frames - 1:
+        raise ConfigurationError(
+            f"{file}: recipe.validation.skip_frames: skipping {validation.skip_frames} of "
+            f"{clip_frames} frames of a clip leaves fewer than two to correlate; use at most "
+            f"{clip_frames - 2}"
+        )
+    for part in (core, readout, shifter):
+        if part is not None:
+            part.to("meta")
+    expected = (2, clip_frames - history, facts.neurons)
+    try:
+        features = core(torch.empty(2, channels, clip_frames, *frame_shape, device="meta"))
+        pupil_center = torch.empty(2, expected[1], 2, device="meta")
+        shift = shifter(pupil_center) if shifter is not None else None
+        shape = tuple(readout(features, shift).shape)
+    except Exception as error:
+        raise ConfigurationError(
+            f"{file}: core, readout and shifter do not fit together: a clip of {clip_frames} "
+            f"frames of {frame_shape[0]} x {frame_shape[1]} pixels fails with: {error}"
+        ) from error
     if shape != expected:
         raise ConfigurationError(
             f"{file}: core and readout promise predictions of shape {expected} (clips, clip_frames "
@@ -196,101 +193,6 @@ def animal_facts(
         initial_rates=initial_rates,
         initial_positions=initial_positions,
     )
-
-
-def save_weights(path: Path, encoder: Encoder) -> None:
-    """Write all weights and batch-norm statistics as safetensors, atomically."""
-    # Copies, because safetensors refuses weights that share memory (a core may tie some).
-    tensors = {
-        name: tensor.detach().to("cpu", copy=True).contiguous()
-        for name, tensor in encoder.state_dict().items()
-    }
-    with files.replacing(path) as temporary:
-        save_file(tensors, temporary)
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """The record `run.json` of a finished member.
-
-    Raises:
-        ValueError: it is missing, unreadable or incomplete.
-    """
-    path = Path(folder) / "run.json"
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ValueError(
-            f"{path} does not exist; is this the folder of a finished member?"
-        ) from error
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is not readable as JSON ({error}); train the member again"
-        ) from error
-    lacking = [key for key in ("system", "animals", "recordings") if key not in record]
-    if lacking:
-        raise ValueError(f"{path} lacks {', '.join(lacking)}; train the member again")
-    return record
-
-
-def load_encoder(folder: Path, recordings: Mapping[str, Path]) -> Encoder:
-    """The trained network in a member's folder, in evaluation mode on the CPU.
-
-    It gets a readout for those of its animals that are in `recordings` (animal to recording store).
-
-    Raises:
-        ValueError: the folder is incomplete, a recording is not the one that the member was trained
-            on, or the weights do not fit the system in the record.
-    """
-    folder = Path(folder)
-    record = read_record(folder)
-    system = System.model_validate(record["system"])
-    animals = [animal for animal in record["animals"] if animal in recordings]
-    if not animals:
-        raise ValueError(
-            f"{folder}: this member knows animals {', '.join(record['animals'])}, none of which is "
-            f"among the recordings given ({', '.join(recordings) or 'none'})"
-        )
-    facts = {}
-    for animal in animals:
-        with Recording(recordings[animal]) as recording:
-            trained_with = record["recordings"][animal]
-            if recording.digest != trained_with:
-                raise ValueError(
-                    f"{folder}: this member was trained on another recording of animal {animal} "
-                    f"(digest {trained_with[:12]}) than {recordings[animal]} holds (digest "
-                    f"{recording.digest[:12]}); bring that one back or train again"
-                )
-            # What only starts a training is overwritten by the weights.
-            facts[animal] = animal_facts(
-                recording, system, initial_positions=np.zeros((recording.neurons, 2))
-            )
-    with torch.random.fork_rng():
-        encoder = build_encoder(system, facts, seed=0)
-    _load_weights(encoder, folder / "weights.safetensors", set(record["animals"]) - set(animals))
-    return encoder.eval()
-
-
-def _load_weights(encoder: Encoder, path: Path, left_out: set[str]) -> None:
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path} cannot be read ({error}); train the member again") from error
-    wanted = {name: tuple(tensor.shape) for name, tensor in encoder.state_dict().items()}
-    found = {
-        name: tuple(tensor.shape)
-        for name, tensor in tensors.items()
-        if not (name.startswith(("readouts.", "shifters.")) and name.split(".")[1] in left_out)
-    }
-    problems = [f"lacks {name}" for name in sorted(wanted.keys() - found.keys())]
-    problems += [f"has an unknown {name}" for name in sorted(found.keys() - wanted.keys())]
-    problems += [
-        f"has {name} of shape {found[name]} instead of {wanted[name]}"
-        for name in sorted(wanted.keys() & found.keys())
-        if wanted[name] != found[name]
-    ]
-    if problems:
-        raise ValueError(f"{path} does not fit the system in run.json: it {'; it '.join(problems)}")
-    encoder.load_state_dict({name: tensors[name] for name in found})
 
 
 def _present(modality: str, facts: Mapping[str, AnimalFacts], system: System) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from sensorium_models.study import ConfigurationError
+from sensorium_models.configuration import ConfigurationError
 
 
 def resolve(class_path: str) -> type[Any]:

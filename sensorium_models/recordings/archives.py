@@ -4,22 +4,26 @@ The layout is that of the SENSORIUM 2023 release (time is the LAST axis on disk)
 with an archive ends in one `ArchiveError`, a sentence that says what, where and what to do.
 """
 
-import hashlib
-import math
 import re
-import stat
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from tokenize import TokenError
+from pathlib import Path
 from types import TracebackType
-from typing import IO, Protocol, Self
+from typing import IO, Self
 
 import numpy as np
-from numpy.lib import format as npy
+
+from sensorium_models.recordings.archive_sources import (
+    COPY_AGAIN,
+    WRITE_AGAIN,
+    ArchiveError,
+    ArrayHeader,
+    HeaderError,
+    open_source,
+    read_header,
+)
 
 MODALITIES = ("video", "responses", "behavior", "pupil_center")
 REQUIRED_MODALITIES = ("video", "responses")
@@ -34,29 +38,6 @@ _DISK_NAMES = {
 _TIERS = "meta/trials/tiers.npy"
 _NEURON_IDS = "meta/neurons/unit_ids.npy"
 _COORDINATES = "meta/neurons/cell_motor_coordinates.npy"
-
-# Far above any real trial (26 MB); keeps a forged size from asking for all memory.
-LARGEST_ARRAY_BYTES = 4 * 1024**3
-
-_COPY_AGAIN = "Download or copy the archive again."
-_WRITE_AGAIN = "Write it again with numpy.save, as numbers in the released layout."
-
-
-class ArchiveError(ValueError):
-    """An archive cannot be used as it is; the message says what, where and what to do."""
-
-
-@dataclass(frozen=True)
-class ArrayHeader:
-    """What the header of one .npy file says, checked against the size of its entry."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    fortran_order: bool
-
-    @property
-    def nbytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.itemsize
 
 
 class Archive:
@@ -75,7 +56,7 @@ class Archive:
                 f"There is no archive at {self.path}. Run the download stage, or correct the folder"
                 " of archives in the configuration."
             )
-        self._source: _Source = _Folder(self.path) if self.path.is_dir() else _Zip(self.path)
+        self._source = open_source(self.path)
         try:
             self.folder = self._source.folder
             self.tiers = self._read_tiers()
@@ -130,7 +111,7 @@ class Archive:
 
         Keys are those of mean, std, min, max that the archive has; None where it has none.
         """
-        expected = self._leading_shape(modality)
+        expected = self.leading_shape(modality)
         found: dict[str, np.ndarray] = {}
         for key in PUBLISHED_STATISTICS:
             name = f"meta/statistics/{_DISK_NAMES[modality]}/all/{key}.npy"
@@ -145,6 +126,12 @@ class Archive:
                 )
             found[key] = array
         return found or None
+
+    def leading_shape(self, modality: str) -> tuple[int, ...]:
+        """Shape of one frame of a modality: (H, W), (N,) or (2,)."""
+        if modality == "video":
+            return self.frame_shape
+        return (len(self.neuron_ids),) if modality == "responses" else (2,)
 
     def checksum(self) -> str:
         """SHA-256 of the zip file; of an unpacked folder over sorted names, sizes and contents."""
@@ -175,7 +162,7 @@ class Archive:
         _, tiers = self._read_array(_TIERS, kinds="US")
         if tiers.ndim != 1 or len(tiers) == 0:
             raise self._error(
-                _TIERS, f"has shape {tiers.shape}, not one tier per trial. {_WRITE_AGAIN}"
+                _TIERS, f"has shape {tiers.shape}, not one tier per trial. {WRITE_AGAIN}"
             )
         return tiers.astype(str)
 
@@ -191,7 +178,7 @@ class Archive:
             if missing := trials - found:
                 raise ArchiveError(
                     f"{self.where(modality, min(missing))}: the file is missing"
-                    f" ({len(missing)} of {len(trials)} trials have no {modality}). {_COPY_AGAIN}"
+                    f" ({len(missing)} of {len(trials)} trials have no {modality}). {COPY_AGAIN}"
                 )
             if extra := found - trials:
                 raise ArchiveError(
@@ -205,7 +192,7 @@ class Archive:
         self._require(_NEURON_IDS, "It numbers the neurons: one distinct integer for each.")
         _, ids = self._read_array(_NEURON_IDS)
         if ids.ndim != 1 or len(ids) == 0:
-            raise self._error(_NEURON_IDS, f"has shape {ids.shape}, not (N,). {_WRITE_AGAIN}")
+            raise self._error(_NEURON_IDS, f"has shape {ids.shape}, not (N,). {WRITE_AGAIN}")
         whole = ids.astype(np.int64) if np.isfinite(ids).all() else np.zeros(0, np.int64)
         if not np.array_equal(whole, ids) or len(np.unique(whole)) != len(whole):
             raise self._error(
@@ -222,7 +209,7 @@ class Archive:
             raise self._error(
                 _COORDINATES,
                 f"has shape {coordinates.shape}, but {_NEURON_IDS} lists {len(self.neuron_ids)}"
-                f" neurons with x, y, z each. {_WRITE_AGAIN}",
+                f" neurons with x, y, z each. {WRITE_AGAIN}",
             )
         return coordinates.astype(np.float64)
 
@@ -231,7 +218,7 @@ class Archive:
         with self._reading(name) as stream:
             header = self._read_header(stream, name)
         if len(header.shape) != 3 or 0 in header.shape:
-            raise self._error(name, f"has shape {header.shape}, not (H, W, T). {_WRITE_AGAIN}")
+            raise self._error(name, f"has shape {header.shape}, not (H, W, T). {WRITE_AGAIN}")
         return header.shape[0], header.shape[1]
 
     # Arrays: header first, numbers only when header, shape and entry size agree.
@@ -242,52 +229,20 @@ class Archive:
             content = stream.read(header.nbytes)
             # One more read makes zipfile compare the checksum of the whole entry.
             if len(content) != header.nbytes or stream.read(1):
-                raise self._error(name, f"does not hold what its header says. {_COPY_AGAIN}")
+                raise self._error(name, f"does not hold what its header says. {COPY_AGAIN}")
         array = np.frombuffer(content, dtype=header.dtype)
         if header.fortran_order:
             return header, array.reshape(header.shape[::-1]).T
         return header, array.reshape(header.shape)
 
     def _read_header(self, stream: IO[bytes], name: str, kinds: str = "biuf") -> ArrayHeader:
-        size = self._source.sizes[name]
         try:
-            version = npy.read_magic(stream)
-            if version == (1, 0):
-                shape, fortran_order, dtype = npy.read_array_header_1_0(stream)
-            elif version == (2, 0):
-                shape, fortran_order, dtype = npy.read_array_header_2_0(stream)
-            else:
-                raise ValueError(f"format version {version} is not used for plain numbers")
-        except (ValueError, TypeError, SyntaxError, KeyError, TokenError, RecursionError) as error:
-            raise self._error(
-                name, f"is not a readable .npy array ({error}). {_WRITE_AGAIN}"
-            ) from error
-        if dtype.hasobject:
-            raise self._error(
-                name,
-                "holds Python objects (dtype object), which are never loaded because unpickling"
-                f" them could run any code. {_WRITE_AGAIN}",
-            )
-        if dtype.kind not in kinds:
-            wanted = "strings" if "U" in kinds else "real numbers"
-            raise self._error(name, f"has dtype {dtype}, not {wanted}. {_WRITE_AGAIN}")
-        header = ArrayHeader(tuple(int(length) for length in shape), dtype, bool(fortran_order))
-        if min(header.shape, default=0) < 0 or header.nbytes != size - stream.tell():
-            raise self._error(
-                name,
-                f"says shape {header.shape} and dtype {dtype}, which is {header.nbytes} bytes, but"
-                f" {size - stream.tell()} bytes follow its header. {_COPY_AGAIN}",
-            )
-        if header.nbytes > LARGEST_ARRAY_BYTES:
-            raise self._error(
-                name,
-                f"is {header.nbytes} bytes long; one array may have {LARGEST_ARRAY_BYTES} at most."
-                " Cut the recording into shorter trials.",
-            )
-        return header
+            return read_header(stream, entry_bytes=self._source.sizes[name], kinds=kinds)
+        except HeaderError as error:
+            raise self._error(name, str(error)) from error
 
     def _check_shape(self, header: ArrayHeader, modality: str, trial: int) -> None:
-        expected = self._leading_shape(modality)
+        expected = self.leading_shape(modality)
         shape = header.shape
         if len(shape) == len(expected) + 1 and shape[:-1] == expected and shape[-1] > 0:
             return
@@ -301,16 +256,11 @@ class Archive:
             " Correct the file or remove the trial from the recording."
         )
 
-    def _leading_shape(self, modality: str) -> tuple[int, ...]:
-        if modality == "video":
-            return self.frame_shape
-        return (len(self.neuron_ids),) if modality == "responses" else (2,)
-
     # Names, opening, errors.
 
     def _require(self, name: str, purpose: str) -> None:
         if name not in self._source.sizes:
-            raise self._error(name, f"is missing. {purpose} {_COPY_AGAIN}")
+            raise self._error(name, f"is missing. {purpose} {COPY_AGAIN}")
 
     def _error(self, name: str, problem: str) -> ArchiveError:
         trial = re.fullmatch(r"data/(\w+)/(\d+)\.npy", name)
@@ -327,7 +277,7 @@ class Archive:
         except ArchiveError:
             raise
         except KeyError as error:
-            raise self._error(name, f"is missing. {_COPY_AGAIN}") from error
+            raise self._error(name, f"is missing. {COPY_AGAIN}") from error
         except (
             zipfile.BadZipFile,
             zlib.error,
@@ -336,7 +286,7 @@ class Archive:
             RuntimeError,  # an encrypted entry
             OSError,
         ) as error:
-            raise self._error(name, f"cannot be read ({error}). {_COPY_AGAIN}") from error
+            raise self._error(name, f"cannot be read ({error}). {COPY_AGAIN}") from error
 
 
 def open_archive(path: Path) -> Archive:
@@ -346,127 +296,6 @@ def open_archive(path: Path) -> Archive:
         ArchiveError: there is no such archive, it is damaged, or laid out in another way.
     """
     return Archive(path)
-
-
-class _Source(Protocol):
-    """Where the files are: `sizes` maps names relative to the recording's folder to bytes."""
-
-    folder: str
-    sizes: dict[str, int]
-
-    def open(self, name: str) -> IO[bytes]: ...
-    def checksum(self) -> str: ...
-    def close(self) -> None: ...
-
-
-class _Zip:
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            self._zip = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError) as error:
-            raise ArchiveError(
-                f"{path} is not a complete zip file ({error}): probably its download was cut off."
-                f" {_COPY_AGAIN}"
-            ) from error
-        try:
-            self.folder, self._entries = self._recording_folder()
-        except BaseException:
-            self._zip.close()
-            raise
-        self.sizes = {name: entry.file_size for name, entry in self._entries.items()}
-
-    def open(self, name: str) -> IO[bytes]:
-        return self._zip.open(self._entries[name])
-
-    def checksum(self) -> str:
-        with self._path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-
-    def close(self) -> None:
-        self._zip.close()
-
-    def _recording_folder(self) -> tuple[str, dict[str, zipfile.ZipInfo]]:
-        tops = set()
-        entries: dict[str, zipfile.ZipInfo] = {}
-        for entry in self._zip.infolist():
-            # The name as stored: zipfile itself cuts names at a zero byte and changes separators.
-            stored = entry.orig_filename
-            path = PurePosixPath(stored)
-            if (
-                path.is_absolute()
-                or ".." in path.parts
-                or "\\" in stored
-                or "\0" in stored
-                or re.match(r"[A-Za-z]:", stored)
-            ):
-                raise ArchiveError(
-                    f"{self._path} holds an entry {stored!r} whose path leaves the archive's"
-                    " folder. It was made wrongly or to do harm: get it from its publisher."
-                )
-            if not path.parts or path.parts[0] == "__MACOSX" or path.name.startswith("."):
-                continue
-            tops.add(path.parts[0])
-            if entry.is_dir():
-                continue
-            if stat.S_ISLNK(entry.external_attr >> 16) or len(path.parts) == 1:
-                raise ArchiveError(
-                    f"{self._path} holds {stored!r}, which is a link or lies outside the"
-                    " recording's folder. Zip the recording's folder, and only that, again."
-                )
-            name = str(path)
-            if name in entries:
-                raise ArchiveError(
-                    f"{self._path} holds {stored!r} twice, so it is not clear which one counts."
-                    " Zip the recording's folder again."
-                )
-            entries[name] = entry
-        if len(tops) != 1:
-            raise ArchiveError(
-                f"{self._path} must hold exactly one folder, the recording's, but holds"
-                f" {', '.join(sorted(tops)[:4]) or 'nothing'}. Zip the recording's folder again."
-            )
-        folder = tops.pop()
-        inside = {name.removeprefix(f"{folder}/"): entry for name, entry in entries.items()}
-        return folder, inside
-
-
-class _Folder:
-    def __init__(self, path: Path) -> None:
-        self._root = path if (path / "data").is_dir() else self._only_folder(path)
-        self.folder = self._root.resolve().name
-        files = (file for file in self._root.rglob("*") if file.is_file())
-        self.sizes = {
-            file.relative_to(self._root).as_posix(): file.stat().st_size
-            for file in files
-            if not file.name.startswith(".")
-        }
-
-    @staticmethod
-    def _only_folder(path: Path) -> Path:
-        folders = [folder for folder in sorted(path.iterdir()) if (folder / "data").is_dir()]
-        if len(folders) != 1:
-            raise ArchiveError(
-                f"{path} is neither a recording's folder (with data/ and meta/ in it) nor holds"
-                " exactly one. Give the folder of one recording."
-            )
-        return folders[0]
-
-    def open(self, name: str) -> IO[bytes]:
-        if name not in self.sizes:
-            raise KeyError(name)
-        return (self._root / name).open("rb")
-
-    def checksum(self) -> str:
-        total = hashlib.sha256()
-        for name in sorted(self.sizes):
-            with (self._root / name).open("rb") as stream:
-                content = hashlib.file_digest(stream, "sha256").hexdigest()
-            total.update(f"{name}\0{self.sizes[name]}\0{content}\n".encode())
-        return total.hexdigest()
-
-    def close(self) -> None:
-        """Nothing stays open between reads of a folder."""
 
 
 def _trial_name(modality: str, trial: int) -> str:

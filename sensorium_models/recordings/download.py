@@ -24,7 +24,8 @@ def locate(recording: Recording, archives: Path) -> Path:
     if source.kind == "directory":
         if not source.path.exists():
             raise ArchiveError(
-                f"{source.path}: there is no such archive or folder; mend the path under recordings."
+                f"{source.path}: there is no such archive or folder; mend the path under "
+                "recordings."
             )
         return source.path
     archive = archives / f"{recording.folder}.zip"
@@ -65,7 +66,7 @@ def archive_of(receipt: Path) -> Path:
     archive = Path(json.loads(receipt.read_text(encoding="utf-8"))["archive"])
     if not archive.exists():
         raise ArchiveError(
-            f"{archive}: was there when {receipt} was written and is gone; bring it back, or remove "
-            "the receipt to obtain it again."
+            f"{archive}: was there when {receipt} was written and is gone; bring it back, or "
+            "remove the receipt to obtain it again."
         )
     return archive

@@ -1,1 +1,1 @@
-"""Cores: from a normalised clip to features over time and space. One file holds one architecture."""
+"""Cores: from a normalised clip to features over time and space. One file, one architecture."""
