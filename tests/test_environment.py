@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sensorium_models.study import REPOSITORY
+from sensorium_models.configuration import REPOSITORY
 
 LOCK = REPOSITORY / "requirements.lock"
 

@@ -10,9 +10,14 @@ from sensorium_models import files
 def test_a_failed_write_leaves_the_old_content_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "value.json"
     files.write_json(path, {"a": 1})
-    with pytest.raises(RuntimeError), files.replacing(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+
+    def fail_half_way() -> None:
+        with files.replacing(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
     assert path.read_text() == '{\n  "a": 1\n}\n'
     assert [entry.name for entry in path.parent.iterdir()] == ["value.json"]
 

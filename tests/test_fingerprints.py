@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from sensorium_models import fingerprints
-from sensorium_models.study import REPOSITORY, read_study
+from sensorium_models.configuration import REPOSITORY
+from sensorium_models.study import read_study
 
 CONFIG = REPOSITORY / "config.yaml"
 
@@ -31,6 +32,7 @@ def test_a_member_depends_on_its_own_core_and_not_on_others() -> None:
     study = read_study(CONFIG)
     closure = {name for name, _ in fingerprints._closure("sensorium_models.training.loop")}
     assert "sensorium_models.recordings.clips" in closure
+    assert "sensorium_models.training.state" in closure
     # A core of one system is no reason to train another one again.
     assert "sensorium_models.networks.cores.factorized" not in closure
     assert "sensorium_models.networks.cores.pixels" not in closure

@@ -9,7 +9,8 @@ import torch
 import yaml
 
 from sensorium_models import inference
-from sensorium_models.networks import build
+from sensorium_models.networks import members
+from sensorium_models.networks.build import animal_facts, build_encoder
 from sensorium_models.predictions import Predictions
 from sensorium_models.recordings.clips import whole_trial
 from sensorium_models.recordings.statistics import Statistics
@@ -84,7 +85,7 @@ def small(name, **changes):
 
 
 def trained(system, recording):
-    encoder = build.build_encoder(system, {"A": build.animal_facts(recording, system)}, seed=1)
+    encoder = build_encoder(system, {"A": animal_facts(recording, system)}, seed=1)
     for name, buffer in encoder.named_buffers():
         if name.endswith(("running_mean", "running_var")):
             torch.nn.init.uniform_(buffer, 0.5, 2)
@@ -147,12 +148,12 @@ def test_units_are_converted_frame_by_frame():
 @pytest.fixture
 def member(tmp_path, monkeypatch):
     """A stored member that predicts in units of per-neuron standard deviations."""
-    for module in (build, inference):
+    for module in (members, inference):
         monkeypatch.setattr(module, "Recording", MemoryRecording)
     system = small("factorized_baseline", response_unit="per_neuron_train")
     encoder = trained(system, MemoryRecording("A.h5"))
     folder = tmp_path / "seed1"
-    build.save_weights(folder / "weights.safetensors", encoder)
+    members.save_weights(folder / "weights.safetensors", encoder)
     record = {"system": system.model_dump(mode="json"), "animals": ["A"], "recordings": {"A": "A"}}
     (folder / "run.json").write_text(json.dumps(record))
     return folder, encoder, system

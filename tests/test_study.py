@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
+from sensorium_models.configuration import REPOSITORY, ConfigurationError, merged
 from sensorium_models.networks.build import check_study
-from sensorium_models.study import REPOSITORY, ConfigurationError, Study, merged, read_study
+from sensorium_models.study import Study, read_study
 
 CONFIG = REPOSITORY / "config.yaml"
 DEMO = REPOSITORY / "config" / "demo.yaml"
@@ -244,4 +245,4 @@ def test_a_value_from_the_command_line_is_blamed_on_it() -> None:
 
 
 def write(path: Path, content: Any) -> None:
-    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")

@@ -20,6 +20,7 @@ def training_cost_table(
     titles: Mapping[str, str],
     training_set: str,
     simulated: bool,
+    published_as: Mapping[str, str] | None = None,
 ) -> Table:
     """One row per system: hardware, batch, epochs, wall time and memory of one member.
 
@@ -27,12 +28,15 @@ def training_cost_table(
         records: system -> member -> its `run.json`.
         histories: system -> member -> its `history.csv`.
         titles: system -> the name that a reader knows.
+        published_as: system -> the published system whose cost stands beside it; a system that is
+            absent has its own.
 
     Raises:
         ValueError: no record at all.
     """
+    published_as = published_as or {}
     rows = [
-        _row(system, members, histories.get(system, {}), titles)
+        _row(system, members, histories.get(system, {}), titles, published_as.get(system, system))
         for system, members in records.items()
         if members
     ]
@@ -40,6 +44,7 @@ def training_cost_table(
         raise ValueError(
             "The training cost needs the record of at least one member; none was given."
         )
+    compared = [row["system"] for row in rows if row["published_system"]]
     ours = "This study, one member"
     theirs = "Published, one model"
     return Table(
@@ -62,12 +67,19 @@ def training_cost_table(
             ),
         ],
         title=f"Training cost, training set {training_set}",
-        caption=(
-            ("The recordings are simulated and smaller than real ones. " if simulated else "")
-            + "Epochs: mean (smallest to largest) over members; wall time: mean ± standard "
-            "deviation (ddof 1) over members; memory: the largest peak of any member. "
-            "Published values: Turishcheva et al. (2024), arXiv 2407.09100, Table 2 (training on "
-            "the full recordings; GPU memory is that of the card)."
+        caption=" ".join(
+            [
+                *(
+                    ["The recordings are simulated and smaller than real ones."]
+                    if simulated
+                    else []
+                ),
+                "Epochs: mean (smallest to largest) over members; wall time: mean ± standard "
+                "deviation (ddof 1) over members; memory: the largest peak of any member. "
+                "Published values: Turishcheva et al. (2024), arXiv 2407.09100, Table 2 (training on "
+                "the full recordings; GPU memory is that of the card).",
+                *published.variations(compared, published_as=published_as, titles=titles),
+            ]
         ),
         section="training",
         order=1,
@@ -79,6 +91,7 @@ def _row(
     members: Mapping[str, Mapping[str, Any]],
     histories: Mapping[str, Path],
     titles: Mapping[str, str],
+    published_system: str,
 ) -> dict[str, Any]:
     records = list(members.values())
     seconds = np.array([float(r["wall_seconds"]) for r in records if "wall_seconds" in r])
@@ -96,7 +109,8 @@ def _row(
         "host_memory_gb": _peak(records, "host"),
         "gpu_memory_gb": _peak(records, "gpu"),
     }
-    cost = published.training_cost(system)
+    cost = published.training_cost(published_system)
+    row["published_system"] = published_system if cost else None
     return row | {f"published_{key}": cost.get(key) for key in _PUBLISHED}
 
 

@@ -27,8 +27,12 @@ TIER_LABELS = {
     "live_test_bonus": "Bonus track, live test set",
     "oracle": "Oracle trials",
 }
+SELECTION_TIER = "oracle"  # its trials decide which epoch of a member is kept
 
 _REFERENCE: dict[str, Any] = {"ms": 4.6, "mfc": "none", "mec": style.INK, "mew": 0.8, "zorder": 5}
+# (system, tier, metric, estimate) -> published value
+_References = Mapping[tuple[str, str, str, str], float]
+
 _ACHIEVABLE: dict[str, Any] = {"color": style.MUTED, "lw": 0.8, "ls": (0, (4, 2))}
 
 
@@ -39,6 +43,7 @@ def draw(
     simulated: bool,
     tiers: Sequence[str] | None = None,
     achievable: Mapping[tuple[str, str], float] | None = None,
+    published_as: Mapping[str, str] | None = None,
 ) -> style.Drawing:
     """One row of panels per tier, one panel per metric, one line of marks per system.
 
@@ -47,6 +52,8 @@ def draw(
         titles: system -> the name that a reader knows, in the order of the study.
         tiers: which to show; default `shown_tiers(board)`.
         achievable: (tier, metric) -> best score that any model can reach, where the truth is known.
+        published_as: system -> the published system whose numbers stand beside it; a system that is
+            absent has its own.
 
     Raises:
         ValueError: no rows, or rows of several protocols.
@@ -57,6 +64,7 @@ def draw(
     systems = ranked_systems(board, tiers)
     colours = style.colours([*titles, *(name for name in systems if name not in titles)])
     achievable = {key: best for key, best in (achievable or {}).items() if key[0] in tiers}
+    references = _references(systems, tiers, published_as or {})
     with style.look():
         panel_height = 0.42 + 0.2 * max(len(systems), 2)
         figure = style.new_figure(height=0.55 + panel_height * len(tiers))
@@ -65,7 +73,7 @@ def draw(
             part = board[board["tier"] == tier]
             for axes, metric in zip(row, METRICS, strict=True):
                 best = achievable.get((tier, metric))
-                _panel(axes, part, tier, metric, systems, colours, best)
+                _panel(axes, part, tier, metric, systems, colours, references, best)
             row[0].set_yticks(range(len(systems)), [titles.get(s, s) for s in systems])
             row[1].set_yticks(range(len(systems)), [""] * len(systems))
             row[0].set_title(_heading(part, tier))
@@ -73,7 +81,7 @@ def draw(
             _common_scale(column)
             column[-1].set_xlabel(METRIC_LABELS[metric])
         figure.legend(
-            handles=_legend(board, systems, tiers, bool(achievable)),
+            handles=_legend(board, references, bool(achievable)),
             loc="outside lower center",
             ncols=6,
             columnspacing=1.4,
@@ -82,7 +90,17 @@ def draw(
     return style.Drawing(
         figure=figure,
         title=f"Leaderboard, protocol {protocol}",
-        caption=_caption(board, tiers, simulated=simulated, achievable=bool(achievable)),
+        caption=_caption(
+            board,
+            tiers,
+            simulated=simulated,
+            achievable=bool(achievable),
+            variations=published.variations(
+                (system for system, *_ in references),
+                published_as=published_as or {},
+                titles=titles,
+            ),
+        ),
         alternative=(
             f"Dot plot of the scores of {len(systems)} systems in {len(tiers)} tiers; the values "
             "are in the leaderboard table."
@@ -141,6 +159,32 @@ def published_track(tier: str) -> str:
     return track_of(tier) if tier.startswith("final_test") else ""
 
 
+def selection_note(board: pd.DataFrame, tiers: Sequence[str]) -> list[str]:
+    """A sentence where a tier with scores is one by which members were selected."""
+    scored = board.loc[board[METRICS[0]].notna(), "tier"]
+    if SELECTION_TIER in tiers and bool((scored == SELECTION_TIER).any()):
+        return ["The oracle trials chose the best epoch of the members."]
+    return []
+
+
+def _references(
+    systems: Sequence[str], tiers: Sequence[str], published_as: Mapping[str, str]
+) -> _References:
+    references = {
+        (system, tier, metric, estimate): published.reference_score(
+            published_as.get(system, system),
+            estimate=estimate,
+            track=published_track(tier),
+            metric=metric,
+        )
+        for system in systems
+        for tier in tiers
+        for metric in METRICS
+        for estimate in ("members", "ensemble")
+    }
+    return {key: found.value for key, found in references.items() if found}
+
+
 def _panel(
     axes: Axes,
     part: pd.DataFrame,
@@ -148,6 +192,7 @@ def _panel(
     metric: str,
     systems: Sequence[str],
     colours: Mapping[str, str],
+    references: _References,
     achievable: float | None,
 ) -> None:
     for place, system in enumerate(systems):
@@ -167,11 +212,9 @@ def _panel(
         if len(ensemble):
             axes.plot(ensemble, [place], "D", ms=5, mfc=colour, mec="white", mew=0.6, zorder=4)
         for estimate, marker in (("members", "o"), ("ensemble", "D")):
-            reference = published.reference_score(
-                system, estimate=estimate, track=published_track(tier), metric=metric
-            )
-            if reference:
-                axes.plot([reference.value], [place], marker, **_REFERENCE)
+            reference = references.get((system, tier, metric, estimate))
+            if reference is not None:
+                axes.plot([reference], [place], marker, **_REFERENCE)
     if achievable is not None:
         axes.axvline(achievable, **_ACHIEVABLE)
     axes.set_ylim(len(systems) - 0.4, -0.6)
@@ -202,21 +245,11 @@ def _reasons(part: pd.DataFrame) -> str:
     return ", ".join(sorted(part["reason"].dropna().astype(str).unique())) or "nothing predicted"
 
 
-def _legend(
-    board: pd.DataFrame, systems: Sequence[str], tiers: Sequence[str], achievable: bool
-) -> list[Line2D]:
+def _legend(board: pd.DataFrame, references: _References, achievable: bool) -> list[Line2D]:
     scored = board[board[METRICS[0]].notna()]
     ensembles = bool((scored["member"] == ENSEMBLE).any())
     members = scored[scored["member"] != ENSEMBLE].groupby(["system", "tier"], observed=True).size()
-    found = {
-        estimate
-        for estimate in ("members", "ensemble")
-        for system in systems
-        for tier in tiers
-        if published.reference_score(
-            system, estimate=estimate, track=published_track(tier), metric=METRICS[0]
-        )
-    }
+    found = {estimate for *_, estimate in references}
     grey = style.MUTED
     entries: list[tuple[bool, str, dict[str, Any]]] = [
         (len(members) > 0, "member", {"marker": "o", "ms": 3, "mfc": grey, "mec": "none"}),
@@ -243,6 +276,7 @@ def _caption(
     *,
     simulated: bool,
     achievable: bool,
+    variations: Sequence[str],
 ) -> str:
     counts = []
     for tier in tiers:
@@ -263,6 +297,7 @@ def _caption(
         "Correlation averaged over the neurons of all animals within each stimulus type, then over "
         f"types; score unit {labels['score_unit']}, {labels['frame_convention']}.",
         "; ".join(counts) + ".",
+        *selection_note(board, tiers),
     ]
     if simulated:
         sentences.append("The recordings are simulated: the scores say nothing about real animals.")
@@ -272,4 +307,5 @@ def _caption(
         )
     if any(tier.startswith("final_test") for tier in tiers):
         sentences.append(published.NOTE)
+    sentences += variations
     return " ".join(sentences)

@@ -4,6 +4,7 @@ They were scored by the competition's server on the withheld final test sets of 
 Nothing here is comparable to a score on other animals or tiers; it is only ever shown beside one.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -72,6 +73,24 @@ def reference_score(system: str, *, estimate: str, track: str, metric: str) -> R
             spread = float(found["members_sd"][0]) if member == "members_mean" else None
             return Reference(float(value), spread, name, citation)
     return None
+
+
+def variations(
+    systems: Iterable[str], *, published_as: Mapping[str, str], titles: Mapping[str, str]
+) -> list[str]:
+    """A sentence for each of `systems` that stands beside the numbers of another, published one.
+
+    Args:
+        systems: those with a published number beside them.
+        published_as: system -> the published system whose numbers these are.
+        titles: system -> the name that a reader knows.
+    """
+    return [
+        f"{titles.get(system, system)} is shown beside the published {published_as[system]}, of "
+        "which it is a variation."
+        for system in dict.fromkeys(systems)
+        if published_as.get(system, system) != system
+    ]
 
 
 def training_cost(system: str) -> dict[str, str]:

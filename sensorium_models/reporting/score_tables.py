@@ -15,6 +15,7 @@ from sensorium_models.reporting.leaderboard import (
     TIER_LABELS,
     one_protocol,
     published_track,
+    selection_note,
     shown_tiers,
     without_lone_ensembles,
 )
@@ -24,20 +25,29 @@ _SHORT = {METRICS[0]: "Single-trial correlation", METRICS[1]: "Correlation to av
 _PUBLISHED_GROUP = f"Published ({published.PROTOCOL_LABEL})"
 
 
-def leaderboard_table(board: pd.DataFrame, *, titles: Mapping[str, str], simulated: bool) -> Table:
+def leaderboard_table(
+    board: pd.DataFrame,
+    *,
+    titles: Mapping[str, str],
+    simulated: bool,
+    published_as: Mapping[str, str] | None = None,
+) -> Table:
     """Two rows per system and tier: its ensemble, and the mean ± sd over its members.
 
     Args:
         board: rows of ONE protocol, as `evaluation.scores.leaderboard` returns them.
         titles: system -> the name that a reader knows.
+        published_as: system -> the published system whose numbers stand beside it; a system that is
+            absent has its own.
 
     Raises:
         ValueError: no rows, or rows of several protocols.
     """
+    published_as = published_as or {}
     protocol = one_protocol(board)
     board = without_lone_ensembles(board)
     rows = [
-        _row(part, tier, system, estimate, titles)
+        _row(part, tier, system, estimate, titles, published_as.get(system, system))
         for tier in _final_first(board)
         for in_tier in [board[board["tier"] == tier]]
         for system in _best_first(in_tier)
@@ -67,6 +77,7 @@ def leaderboard_table(board: pd.DataFrame, *, titles: Mapping[str, str], simulat
     ]
     first = board.iloc[0]
     reasons = sorted(set(board["reason"].dropna().astype(str)))
+    compared = [str(row["system"]) for row in rows if row["published_system"]]
     return Table(
         frame=pd.DataFrame(rows).astype({"members": "Int64"}),
         columns=columns,
@@ -79,9 +90,11 @@ def leaderboard_table(board: pd.DataFrame, *, titles: Mapping[str, str], simulat
                 "mean ± standard deviation (ddof 1) over single networks. Left out: trials whose "
                 f"video a member trained on. Score unit {first['score_unit']}; "
                 f"{first['frame_convention']}.",
+                *selection_note(board, _final_first(board)),
                 *([f"– : no value ({'; '.join(reasons)})."] if reasons else []),
                 published.NOTE,
                 "The mean of 14 seeds is from its Table 5.",
+                *published.variations(compared, published_as=published_as, titles=titles),
             ]
         ),
         section="scores",
@@ -189,7 +202,12 @@ def _best_first(in_tier: pd.DataFrame) -> list[str]:
 
 
 def _row(
-    part: pd.DataFrame, tier: str, system: str, estimate: str, titles: Mapping[str, str]
+    part: pd.DataFrame,
+    tier: str,
+    system: str,
+    estimate: str,
+    titles: Mapping[str, str],
+    published_system: str,
 ) -> dict[str, Any]:
     count = len(part)
     first = part.iloc[0]
@@ -223,11 +241,11 @@ def _row(
         "score_unit": str(first["score_unit"]),
         "frame_convention": str(first["frame_convention"]),
     }
-    return row | _published(system, estimate, tier, single=label == "single member")
+    return row | _published(published_system, estimate, tier, single=label == "single member")
 
 
 def _published(system: str, estimate: str, tier: str, *, single: bool) -> dict[str, Any]:
-    row: dict[str, Any] = {}
+    row: dict[str, Any] = {"published_system": None}
     for metric in METRICS:
         # A single member has no ensemble beside it, so it shows what its system submitted, if only
         # that was published.
@@ -241,6 +259,8 @@ def _published(system: str, estimate: str, tier: str, *, single: bool) -> dict[s
         reference = next((found for found in references if found), None)
         row[f"published_{metric}"] = reference.value if reference else None
         row[f"published_{metric}_sd"] = reference.spread if reference else None
+        if reference:
+            row["published_system"] = system
         row["published_estimate"] = reference.estimate if reference else None
         row["published_protocol"] = published.PROTOCOL_LABEL if reference else None
         row["published_citation"] = reference.citation if reference else None

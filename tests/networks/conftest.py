@@ -11,6 +11,7 @@ import yaml
 from sensorium_models.networks.encoder import AnimalFacts
 from sensorium_models.recordings.clips import Clip
 from sensorium_models.recordings.normalisation import Affine, Normalisation
+from sensorium_models.recordings.statistics import Statistics
 from sensorium_models.systems import System
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -127,3 +128,33 @@ def make_clip() -> Callable[..., Clip]:
         )
 
     return make
+
+
+class StoredRecording:
+    """Stands for a recording store: statistics and the facts that a network needs."""
+
+    neurons, frame_shape = 5, (12, 15)
+    modalities = ("video", "responses", "behavior", "pupil_center")
+
+    def __init__(self, path: Path) -> None:
+        self.animal, self.digest = path.stem, f"digest of {path.stem}"
+        self.coordinates = np.random.default_rng(len(self.animal)).normal(size=(5, 3))
+
+    def __enter__(self) -> "StoredRecording":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def statistics(self, source: str, modality: str, *, per_frame: bool) -> Statistics:
+        shape = {"video": self.frame_shape, "responses": (5,)}.get(modality, (2,))
+        shape = (30, *shape) if per_frame else shape
+        random = np.random.default_rng(len(modality))
+        mean, std = random.normal(size=shape), random.uniform(0.5, 2, shape)
+        return Statistics(mean=mean, std=std, min=mean - 1, max=mean + 1)
+
+
+@pytest.fixture
+def stored_recording() -> type[StoredRecording]:
+    """What takes the place of `Recording`."""
+    return StoredRecording

@@ -1,14 +1,10 @@
-"""Checking a system before any job, and members on disk."""
-
-import json
+"""Checking a system before any job, and what a network is told of a recording."""
 
 import numpy as np
 import pytest
-import torch
 
+from sensorium_models.configuration import ConfigurationError
 from sensorium_models.networks import build
-from sensorium_models.recordings.statistics import Statistics
-from sensorium_models.study import ConfigurationError
 
 
 @pytest.mark.parametrize("name", ["factorized_baseline", "linear_nonlinear"])
@@ -115,111 +111,8 @@ def test_a_core_that_breaks_its_promise_is_refused(published_system, tmp_path, m
             build.check(system, frame_shape=(36, 64), file="mine.yaml")
 
 
-class StoredRecording:
-    """Stands for a recording store: statistics and the facts that a network needs."""
-
-    neurons, frame_shape = 5, (12, 15)
-    modalities = ("video", "responses", "behavior", "pupil_center")
-
-    def __init__(self, path):
-        self.animal, self.digest = path.stem, f"digest of {path.stem}"
-        self.coordinates = np.random.default_rng(len(self.animal)).normal(size=(5, 3))
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        return None
-
-    def statistics(self, source, modality, *, per_frame):
-        shape = {"video": self.frame_shape, "responses": (5,)}.get(modality, (2,))
-        shape = (30, *shape) if per_frame else shape
-        random = np.random.default_rng(len(modality))
-        mean, std = random.normal(size=shape), random.uniform(0.5, 2, shape)
-        return Statistics(mean=mean, std=std, min=mean - 1, max=mean + 1)
-
-
-@pytest.fixture
-def member(small_system, tmp_path, monkeypatch):
-    """A stored member of animals A and B and its network."""
-    monkeypatch.setattr(build, "Recording", StoredRecording)
-    recordings = {animal: tmp_path / f"{animal}.h5" for animal in "AB"}
-    facts = {
-        animal: build.animal_facts(StoredRecording(path), small_system)
-        for animal, path in recordings.items()
-    }
-    encoder = build.build_encoder(small_system, facts, seed=5)
-    for name, buffer in encoder.named_buffers():
-        if name.endswith(("running_mean", "running_var")):
-            torch.nn.init.uniform_(buffer, 0.5, 2)
-    folder = tmp_path / "seed5"
-    build.save_weights(folder / "weights.safetensors", encoder)
-    record = {
-        "system": small_system.model_dump(mode="json"),
-        "animals": ["A", "B"],
-        "recordings": {animal: f"digest of {animal}" for animal in "AB"},
-    }
-    (folder / "run.json").write_text(json.dumps(record))
-    return folder, recordings, encoder
-
-
-def test_a_member_comes_back_as_it_was_saved(member, make_clip):
-    folder, recordings, encoder = member
-    random = torch.random.get_rng_state()
-    loaded = build.load_encoder(folder, recordings)
-    assert torch.equal(random, torch.random.get_rng_state())
-    assert not loaded.training
-    for animal in "AB":
-        clip = make_clip(animal)
-        with torch.no_grad():
-            assert torch.equal(loaded(clip), encoder.eval()(clip))
-
-
-def test_a_member_can_be_loaded_for_some_of_its_animals(member, make_clip):
-    folder, recordings, encoder = member
-    loaded = build.load_encoder(folder, {"B": recordings["B"]})
-    assert loaded.animals == ("B",)
-    with torch.no_grad():
-        assert torch.equal(loaded(make_clip("B")), encoder.eval()(make_clip("B")))
-    with pytest.raises(ValueError, match=r"knows animals A, B, none of which is among .*C"):
-        build.load_encoder(folder, {"C": recordings["A"]})
-
-
-def test_another_recording_of_the_animal_is_refused(member):
-    folder, recordings, _ = member
-    with pytest.raises(ValueError, match=r"another recording of animal A .digest digest of A."):
-        build.load_encoder(folder, {**recordings, "A": recordings["B"]})
-
-
-def test_damaged_members_are_named(member):
-    folder, recordings, encoder = member
-    weights = folder / "weights.safetensors"
-    good = weights.read_bytes()
-    weights.write_bytes(good[: len(good) // 2])
-    with pytest.raises(ValueError, match=r"weights\.safetensors cannot be read"):
-        build.load_encoder(folder, recordings)
-
-    del encoder.readouts["B"]
-    build.save_weights(weights, encoder)
-    with pytest.raises(ValueError, match=r"does not fit .*lacks readouts\.B\.bias"):
-        build.load_encoder(folder, recordings)
-
-    encoder.readouts["B"] = encoder.readouts["A"]
-    encoder.extra = torch.nn.Linear(1, 1)
-    build.save_weights(weights, encoder)
-    with pytest.raises(ValueError, match=r"has an unknown extra\.bias"):
-        build.load_encoder(folder, recordings)
-
-    (folder / "run.json").write_text('{"system": {}}')
-    with pytest.raises(ValueError, match=r"run\.json lacks animals, recordings"):
-        build.load_encoder(folder, recordings)
-    (folder / "run.json").unlink()
-    with pytest.raises(ValueError, match="does not exist; is this the folder of a finished member"):
-        build.load_encoder(folder, recordings)
-
-
-def test_facts_follow_the_recording_and_the_system(small_system, tmp_path):
-    recording = StoredRecording(tmp_path / "A.h5")
+def test_facts_follow_the_recording_and_the_system(small_system, stored_recording, tmp_path):
+    recording = stored_recording(tmp_path / "A.h5")
     facts = build.animal_facts(recording, small_system)
     std = recording.statistics("published", "responses", per_frame=True).std
     np.testing.assert_allclose(facts.normalisation.responses.scale, 1 / std, rtol=1e-6)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from sensorium_models.configuration import ConfigurationError
 from sensorium_models.networks.build import build_encoder
-from sensorium_models.study import ConfigurationError
 
 NEURONS = {
     **{"F": 7863, "G": 7908, "H": 8202, "I": 7939, "J": 8122},

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
-from sensorium_models.recordings import preprocess, store
+from sensorium_models.recordings import preprocess, store, store_layout
 from sensorium_models.recordings.store import Recording, WithheldResponsesError
 
 MODALITIES = {
@@ -287,9 +287,9 @@ def test_disk_without_room_is_refused_before_writing(
     make: Any, zipped: Any, prepare: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(preprocess.shutil, "disk_usage", lambda folder: usage._replace(free=1000))
+    monkeypatch.setattr(store_layout.shutil, "disk_usage", lambda folder: usage._replace(free=1000))
     archive = zipped(make(), tmp_path / "A.zip")
-    with pytest.raises(preprocess.DiskFullError) as caught:
+    with pytest.raises(store_layout.DiskFullError) as caught:
         prepare(archive, tmp_path / "results" / "A.h5")
     assert caught.value.errno == errno.ENOSPC
     assert "1,000 are free" in str(caught.value)
@@ -300,14 +300,14 @@ def test_disk_without_room_is_refused_before_writing(
 FULL_DISK = """
 import sys
 from pathlib import Path
-from sensorium_models.recordings import preprocess
-preprocess._bytes_needed = lambda *arguments: 0  # someone else fills the disk after the check
+from sensorium_models.recordings import preprocess, store_layout
+preprocess.bytes_needed = lambda *arguments: 0  # someone else fills the disk after the check
 try:
     preprocess.write_store(
         archive=Path(sys.argv[1]), store=Path(sys.argv[2]), animal="A", neurons=None,
         frame_rate_hz=30.0, known_tiers=sys.argv[3].split(","), withheld_tiers=(),
         stimulus_types=None)
-except preprocess.DiskFullError as error:
+except store_layout.DiskFullError as error:
     print("REFUSED", error)
 """
 

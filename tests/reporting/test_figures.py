@@ -117,6 +117,59 @@ def test_leaderboard_draws_published_values_only_beside_final_test_sets(
     assert hollow == [[0.1828, 0.197], [0.3472, 0.371], [], []]
 
 
+def test_a_variation_is_drawn_beside_what_it_varies_and_says_so(made: SimpleNamespace) -> None:
+    board = made.board({"factorized_small": 3, "viv1t": 1}, tiers={"final_test_main": ("movie",)})
+    titles = {"factorized_small": "Factorized (small)", "viv1t": "ViV1T"}
+
+    def hollow(drawing: style.Drawing) -> list[tuple[float, float]]:
+        lines = [
+            line
+            for line in drawing.figure.axes[0].get_lines()
+            if line.get_markerfacecolor() == "none"
+        ]
+        return [(line.get_xdata()[0], line.get_ydata()[0]) for line in lines]
+
+    def legend(drawing: style.Drawing) -> set[str]:
+        return {text.get_text() for text in drawing.figure.legends[0].get_texts()}
+
+    named = {"factorized_small": "factorized_baseline", "viv1t": "viv1t"}
+    shown = leaderboard.draw(board, titles=titles, simulated=False, published_as=named)
+    assert hollow(shown) == [(0.1828, 0), (0.197, 0), (0.243, 1)]
+    assert {"published (F–J), single", "published (F–J), ensemble"} <= legend(shown)
+    sentence = "Factorized (small) is shown beside the published factorized_baseline"
+    assert shown.caption.count(sentence) == 1
+    assert "ViV1T is shown" not in shown.caption
+    _assert_tidy(shown.figure)
+
+    alone = leaderboard.draw(board, titles=titles, simulated=False)
+    assert hollow(alone) == [(0.243, 1)]
+    assert "published (F–J), single" not in legend(alone)
+    assert "is shown beside" not in alone.caption
+
+
+def test_a_variation_without_published_marks_is_not_mentioned(made: SimpleNamespace) -> None:
+    board = made.board({"mine": 2}, tiers={"final_test_main": ("movie",), "oracle": ("movie",)})
+    for published_as, tiers in (
+        ({"mine": "never_published"}, None),
+        ({"mine": "viv1t"}, ["oracle"]),
+    ):
+        drawing = leaderboard.draw(
+            board, titles={}, simulated=False, tiers=tiers, published_as=published_as
+        )
+        assert "is shown beside" not in drawing.caption
+
+
+def test_leaderboard_says_which_tier_selected_the_members(made: SimpleNamespace) -> None:
+    sentence = "oracle trials chose the best epoch of the members"
+    tiers = {"oracle": ("movie",), "final_test_main": ("movie",)}
+    board = made.board({"viv1t": 2}, tiers=tiers)
+    assert sentence in leaderboard.draw(board, titles={}, simulated=False).caption
+    final = leaderboard.draw(board, titles={}, simulated=False, tiers=["final_test_main"])
+    assert sentence not in final.caption
+    hidden = made.board({"viv1t": 2}, tiers=tiers, withheld=True)
+    assert sentence not in leaderboard.draw(hidden, titles={}, simulated=False).caption
+
+
 def test_leaderboard_leaves_out_the_ensemble_of_a_single_member(made: SimpleNamespace) -> None:
     board = made.board({"linear_nonlinear": 1})
     twice = pd.concat([board, board.assign(member="ensemble")])

@@ -96,6 +96,35 @@ def test_published_values_stand_in_columns_of_their_own(made: SimpleNamespace) -
     assert groups["single_trial_correlation"] == "Single-trial correlation"
 
 
+def test_a_variation_stands_beside_the_published_system_that_it_varies(
+    made: SimpleNamespace,
+) -> None:
+    board = made.board({"factorized_small": 3, "linear_nonlinear": 1})
+    titles = {"factorized_small": "Factorized (small)"}
+    named = {"factorized_small": "factorized_baseline"}
+    table = leaderboard_table(board, titles=titles, simulated=False, published_as=named)
+    frame = table.frame.set_index(["tier", "system", "estimate"])
+    small = frame.loc[("final_test_main", "factorized_small")]
+    key = "published_single_trial_correlation"
+    assert small[key].to_dict() == {"ensemble": 0.197, "members": 0.1828}
+    assert set(small["published_system"]) == {"factorized_baseline"}
+    rest = frame.drop(index="factorized_small", level="system")
+    assert rest[[key, "published_system"]].isna().all(axis=None)
+    sentence = "Factorized (small) is shown beside the published factorized_baseline"
+    assert table.caption.count(sentence) == 1
+    alone = leaderboard_table(board, titles=titles, simulated=False)
+    assert alone.frame[key].isna().all()
+    assert "is shown beside" not in alone.caption
+
+
+def test_leaderboard_table_says_which_tier_selected_the_members(made: SimpleNamespace) -> None:
+    sentence = "oracle trials chose the best epoch of the members"
+    board = made.board({"viv1t": 2}, tiers={"oracle": ("movie",), "final_test_main": ("movie",)})
+    assert sentence in leaderboard_table(board, titles={}, simulated=False).caption
+    tested = board[board["tier"] != "oracle"]
+    assert sentence not in leaderboard_table(tested, titles={}, simulated=False).caption
+
+
 def test_leaderboard_table_of_withheld_responses_gives_the_reason(made: SimpleNamespace) -> None:
     board = made.board({"factorized_baseline": 3}, protocol="competition", withheld=True)
     table = leaderboard_table(board, titles=made.titles, simulated=False)
@@ -158,6 +187,28 @@ def test_training_cost_beside_the_published_one(made: SimpleNamespace, tmp_path:
     assert (rows[1]["wall_time"], rows[1]["epochs"], rows[1]["published_gpu"]) == ("40 s", "–", "–")
     with pytest.raises(ValueError, match="none was given"):
         training_cost_table({}, histories={}, titles={}, training_set="clean", simulated=False)
+
+
+def test_training_cost_of_a_variation_stands_beside_what_it_varies(made: SimpleNamespace) -> None:
+    records = {
+        name: {"seed8": made.record(name, 8)}
+        for name in ("factorized_small", "factorized_baseline", "mine")
+    }
+    table = training_cost_table(
+        records,
+        histories={},
+        titles={"factorized_small": "Factorized (small)"},
+        training_set="clean",
+        simulated=False,
+        published_as={
+            "factorized_small": "factorized_baseline",
+            "factorized_baseline": "factorized_baseline",
+            "mine": "never_published",
+        },
+    )
+    assert table.frame["published_gpu"].tolist() == ["1 x RTX A5000", "1 x RTX A5000", None]
+    assert table.caption.count("is shown beside") == 1
+    assert "Factorized (small) is shown beside the published factorized_base" in table.caption
 
 
 def test_numbers_are_written_for_reading() -> None:

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sensorium_models.configuration import merged, read_yaml
 from sensorium_models.recordings.preprocess import write_store
-from sensorium_models.study import SYSTEMS_FOLDER, merged, read_yaml
-from sensorium_models.systems import System
+from sensorium_models.systems import SYSTEMS_FOLDER, System
 from sensorium_models.training.loop import train_member
 
 FRAME_SHAPE = (12, 14)

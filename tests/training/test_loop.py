@@ -15,21 +15,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from sensorium_models.networks.build import load_encoder
 from sensorium_models.networks.encoder import Encoder
 from sensorium_models.networks.inputs import to_device
+from sensorium_models.networks.members import load_encoder
 from sensorium_models.recordings.clips import AnimalCycle
 from sensorium_models.recordings.store import Recording
-from sensorium_models.training import loop
+from sensorium_models.training import state
 from sensorium_models.training.checkpoints import CheckpointError
 from sensorium_models.training.feeding import (
     TrainingError,
     member_trials,
     random_clips,
 )
-from sensorium_models.training.loop import Training
 from sensorium_models.training.losses import PoissonLoss
 from sensorium_models.training.process import Preempted
+from sensorium_models.training.state import Training
 
 UNTIMED = ("epoch", "round", "learning_rate", "train_loss", "objective", "best")
 
@@ -391,7 +391,7 @@ def test_a_loss_that_is_not_finite_says_where(
             value = super().__call__(rates, *arguments, **keywords)
             return value * (float("nan") if calls == 12 else 1)  # B in the second step of epoch 2
 
-    monkeypatch.setattr(loop, "PoissonLoss", Breaking)
+    monkeypatch.setattr(state, "PoissonLoss", Breaking)
     pattern = (
         r"The loss became nan in epoch 2, step 2, at animal B, trials \d, \d, "
         r"with learning rate 0\.005\. The last checkpoint is kept"

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import h5py
@@ -15,6 +16,7 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
+from sensorium_models.predictions import Predictions
 from sensorium_models.study import REPOSITORY
 from tests.workflow.conftest import Lab, make_lab
 
@@ -168,26 +170,47 @@ def test_the_same_study_twice_and_interrupted_gives_the_same_bits(
 
 def test_an_ensemble_is_the_mean_of_its_members(lab: Lab) -> None:
     folder = lab.results / "open"
-    with h5py.File(folder / "ensembles/factorized_tiny/predictions.h5") as file:
-        mean = file["tinyA/predictions"][:].astype(np.float64)
-    members = []
-    for member in MEMBERS:
-        with h5py.File(folder / f"predictions/factorized_tiny/{member}.h5") as file:
-            members.append(file["tinyA/predictions"][:].astype(np.float64))
-    # Stored as float16: half a unit in the last of eleven bits.
-    np.testing.assert_allclose(mean, np.mean(members, axis=0), rtol=2**-11, atol=1e-7)
+    with ExitStack() as stack:
+        ensemble = stack.enter_context(
+            Predictions(folder / "ensembles/factorized_tiny/predictions.h5")
+        )
+        members = [
+            stack.enter_context(Predictions(folder / f"predictions/factorized_tiny/{member}.h5"))
+            for member in MEMBERS
+        ]
+        for trial in map(int, ensemble.trials("tinyA")):
+            mean = np.mean([member.read("tinyA", trial) for member in members], axis=0)
+            # Stored as float16: half a unit in the last of eleven bits.
+            np.testing.assert_allclose(ensemble.read("tinyA", trial), mean, rtol=2**-11, atol=1e-7)
 
 
 def test_an_unreadable_archive_ends_in_a_sentence(lab: Lab) -> None:
-    archive = next((lab.folder / "archives").glob("*tinyA.zip"))
-    archive.write_bytes(archive.read_bytes()[: archive.stat().st_size // 2])
+    receipt = lab.results / "receipts/tinyA.json"
+    content = json.loads(receipt.read_text())
+    torn = lab.folder / "torn" / Path(content["archive"]).name
+    torn.parent.mkdir()
+    whole = Path(content["archive"]).read_bytes()
+    torn.write_bytes(whole[: len(whole) // 2])
+    receipt.write_text(json.dumps({**content, "archive": str(torn)}))
     store = lab.results / "recordings/tinyA.h5"
-    store.unlink()
     run = lab.snakemake("results/recordings/tinyA.h5", check=False)
     assert run.code != 0
     assert re.search(r"ArchiveError: .*tinyA\.zip", run.output)
     assert not store.exists()
     assert not list(store.parent.glob(".*part*"))
+
+
+def test_a_store_outlives_its_archive(lab: Lab) -> None:
+    archive = lab.folder / "gone" / "tinyA.zip"
+    receipt = lab.results / "receipts/tinyA.json"
+    before, times = receipt.read_text(), receipt.stat()
+    content = json.loads(before)
+    receipt.write_text(json.dumps({**content, "archive": str(archive)}))
+    os.utime(receipt, ns=(times.st_atime_ns, times.st_mtime_ns))
+    # Other tiers would mean another store, but without the archive this one has to serve.
+    planned = lab.plan("recordings", config=("tiers={spare: unused}",))
+    assert planned.jobs.get("preprocess") == 2
+    assert "tinyA" not in re.findall(r"recordings/(\w+)\.h5", planned.output.split("Job stats")[0])
 
 
 def test_a_wrong_value_stops_before_any_job(tmp_path: Path) -> None:
