@@ -5,7 +5,7 @@ from pathlib import Path
 sys.path.insert(0, workflow.basedir)
 
 from sensorium_models import fingerprints
-from sensorium_models.finished import MemberGuard
+from sensorium_models.finished import MemberGuard, store_fingerprint
 from sensorium_models.jobs import make_importable
 from sensorium_models.study import ConfigurationError, load_study
 
@@ -112,6 +112,12 @@ def asked(system, what):
 
 
 TITLES = {name: system.title for name, system in STUDY.systems.items()}
+# Whose published numbers stand beside a system that is a variation of a published one.
+PUBLISHED_AS = {
+    name: system.published_as
+    for name, system in STUDY.systems.items()
+    if system.published_as
+}
 # Systems of which a score against the number of members can be shown.
 ENSEMBLES = [system for system in SYSTEMS if len(STUDY.members(system)) > 1]
 TRAINING_SETS = list(
@@ -127,7 +133,9 @@ def protocol_scores(wildcards):
 def achievable_of(wildcards):
     """Best possible scores, which only simulated recordings tell."""
     animals = STUDY.predicted_animals(wildcards.protocol)
-    known = all(STUDY.recording(animal).source.kind == "simulated" for animal in animals)
+    known = all(
+        STUDY.recording(animal).source.kind == "simulated" for animal in animals
+    )
     return expand(ACHIEVABLE, protocol=wildcards.protocol) if known else []
 
 
@@ -155,6 +163,17 @@ def records_of(wildcards):
 
 def histories_of(wildcards):
     return member_files(trainings_of(wildcards.training_set), "history.csv")
+
+
+def protocol_splits(wildcards):
+    """What the members of every system were trained on, in the order of the systems."""
+    return [
+        SPLIT.format(
+            training_set=STUDY.training_set_of(system, wildcards.protocol),
+            system=system,
+        )
+        for system in SYSTEMS
+    ]
 
 
 def protocol_records(wildcards):

@@ -17,7 +17,7 @@ rule preprocess:
         mem_mb=2000,
         runtime=240,
     params:
-        fingerprint=lambda wildcards: fingerprints.preprocess(STUDY, wildcards.animal),
+        fingerprint=lambda wildcards: store_fingerprint(STUDY, wildcards.animal),
     script:
         "../workflow_scripts/preprocess.py"
 

@@ -35,6 +35,7 @@ rule draw_leaderboard:
     params:
         fingerprint=REPORTING,
         titles=TITLES,
+        published_as=PUBLISHED_AS,
     script:
         "../workflow_scripts/draw_leaderboard.py"
 
@@ -70,6 +71,8 @@ rule draw_traces:
             f"{ENSEMBLE}/predictions.h5", system=SYSTEMS, allow_missing=True
         ),
         scores=protocol_scores,
+        splits=lambda wildcards: ancient(protocol_splits(wildcards)),
+        videos=ancient(VIDEOS),
     output:
         pdf=FIGURE.format(figure="traces_{protocol}.pdf"),
         png=FIGURE.format(figure="traces_{protocol}.png"),
@@ -143,6 +146,7 @@ rule tabulate_scores:
     params:
         fingerprint=REPORTING,
         titles=TITLES,
+        published_as=PUBLISHED_AS,
     script:
         "../workflow_scripts/tabulate_scores.py"
 
@@ -172,6 +176,7 @@ rule tabulate_training_cost:
     params:
         fingerprint=REPORTING,
         titles=TITLES,
+        published_as=PUBLISHED_AS,
     script:
         "../workflow_scripts/tabulate_training_cost.py"
 

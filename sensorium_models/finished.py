@@ -115,6 +115,22 @@ class MemberGuard:
         )
 
 
+def store_fingerprint(study: Study, animal: str) -> str:
+    """What the preprocessing rule carries in its `params`.
+
+    A store outlives its archive: where the archive is gone, nothing could make the store anew, so
+    one that is there keeps the fingerprint that it was made with.
+    """
+    store = study.settings.results / "recordings" / f"{animal}.h5"
+    receipt = study.settings.results / "receipts" / f"{animal}.json"
+    if store.exists() and receipt.exists():
+        archive = Path(json.loads(receipt.read_text(encoding="utf-8"))["archive"])
+        if not archive.exists():
+            with h5py.File(store, "r", locking=False) as file:
+                return str(file.attrs["fingerprint"])
+    return fingerprints.preprocess(study, animal)
+
+
 def read_record(folder: Path) -> dict[str, Any] | None:
     """The record of the finished member in `folder`, or None where there is none.
 

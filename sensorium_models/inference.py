@@ -8,14 +8,14 @@ network's response unit becomes the unit of the scores (DESIGN, score unit).
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 from sensorium_models.networks.devices import repeatable, resolved_device
 from sensorium_models.networks.encoder import Encoder
-from sensorium_models.networks.inputs import to_device
+from sensorium_models.networks.inputs import AnimalInputs, to_device
 from sensorium_models.networks.members import load_encoder, read_record
 from sensorium_models.predictions import PredictionWriter, scored_frames
 from sensorium_models.progress import track
@@ -74,6 +74,9 @@ def predict(
         for animal in encoder.animals:
             with Recording(recordings[animal]) as recording:
                 model_precision = score_precision(system.response_unit, recording)
+                # The inputs' statistics may end before the cap; training stopped there, too.
+                limits = (cap_frames, cast(AnimalInputs, encoder.inputs[animal]).frames)
+                cap = min((limit for limit in limits if limit is not None), default=None)
                 precision = model_precision
                 if unit != system.response_unit:
                     precision = score_precision(unit, recording)
@@ -84,12 +87,12 @@ def predict(
                         trial,
                         system=system,
                         device=place,
-                        cap_frames=cap_frames,
+                        cap_frames=cap,
                     )
                     frames = scored_frames(
                         int(recording.trials.frames[trial]),
                         first_frame=first_scored_frame,
-                        cap_frames=cap_frames,
+                        cap_frames=cap,
                         drop_last_frames=drop_last_frames,
                     )
                     scored = to_score_unit(

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from sensorium_models.configuration import (
     REPOSITORY,
@@ -82,6 +82,12 @@ class ScoredFrames(Section):
     cap: int | None = Field(ge=1)
     drop_last: int = Field(ge=0)
 
+    @model_validator(mode="after")
+    def _some_frame(self) -> "ScoredFrames":
+        if self.cap is not None and self.cap - self.drop_last - self.first < 2:
+            raise ValueError("fewer than two frames of a trial would be scored; lower first")
+        return self
+
 
 class Protocol(Section):
     """What is predicted and scored, and which training sets may serve it, best one first."""
@@ -114,6 +120,12 @@ class Settings(Section):
     checkpoint_minutes: float = Field(gt=0)
     replace_members: bool
     adopt_members: bool
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "Settings":
+        if self.replace_members and self.adopt_members:
+            raise ValueError("replace_members and adopt_members exclude each other; choose one")
+        return self
 
     @field_validator("animals", "systems", "protocols")
     @classmethod
@@ -159,6 +171,11 @@ class Study:
     def train_tier(self) -> str:
         """The tier from which our own statistics are taken."""
         return next(tier for tier, role in self.settings.tiers.items() if role == "train")
+
+    @property
+    def unused_tiers(self) -> list[str]:
+        """Tiers that serve nothing."""
+        return [tier for tier, role in self.settings.tiers.items() if role == "unused"]
 
     @property
     def test_tiers(self) -> list[str]:
@@ -218,7 +235,10 @@ class Study:
 
     def training_animals(self, training_set: str, system: str) -> list[str]:
         """Animals that the members of a training set learn from (each gets a readout)."""
-        return self.group(self._training_set(training_set, system).train.animals)
+        chosen = self._training_set(training_set, system).train
+        animals = self.group(chosen.animals)
+        named = [animal for animal in chosen.order if animal in animals]
+        return named + [animal for animal in animals if animal not in named]
 
     def select_animals(self, training_set: str, system: str) -> list[str]:
         """Animals whose trials pick the best epoch: those of `select` that are trained on."""
@@ -247,11 +267,19 @@ class Study:
     def _check_names(self) -> None:
         settings = self.settings
         self._known("animals", settings.animals, settings.recordings, "recordings")
+        folders = [settings.recordings[animal].folder for animal in settings.animals]
+        twice = [folder for folder in folders if folders.count(folder) > 1]
+        if twice:
+            raise self._origin.error("recordings", f"two animals have the folder {twice[0]}")
         self._known("protocols", settings.protocols, settings.protocol_definitions, "protocols")
         self._known("members", settings.members, settings.systems, "systems of the study")
         for name, protocol in settings.protocol_definitions.items():
             key = f"protocol_definitions.{name}.tiers"
             self._known(key, protocol.tiers, settings.tiers, "tiers")
+            idle = [t for t in protocol.tiers if settings.tiers[t] in ("train", "unused")]
+            if idle:
+                role = settings.tiers[idle[0]]
+                raise self._origin.error(key, f"tier {idle[0]} has the role {role} and is no test")
         for animal, recording in settings.recordings.items():
             key = f"recordings.{animal}.stimulus_types"
             self._known(key, recording.stimulus_types, settings.tiers, "tiers")

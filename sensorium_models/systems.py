@@ -51,6 +51,8 @@ class Selection(Section):
 
     animals: AnimalGroup
     tiers: list[str] = Field(min_length=1)
+    # Whose turn it is when: batch statistics are dominated by the last animal.
+    order: list[str] = Field(default_factory=list)
 
 
 class TrainingSet(Section):

@@ -19,6 +19,10 @@ with job(snakemake) as study:
         if pd.notna(getattr(row, metric))
     }
     drawing = draw(
-        board, titles=snakemake.params.titles, simulated=study.simulated, achievable=achievable
+        board,
+        titles=snakemake.params.titles,
+        simulated=study.simulated,
+        achievable=achievable,
+        published_as=snakemake.params.published_as,
     )
     style.save(drawing, Path(snakemake.output.pdf), Path(snakemake.output.png))

@@ -6,6 +6,7 @@ import pandas as pd
 
 from sensorium_models.evaluation.responses import open_responses
 from sensorium_models.jobs import job
+from sensorium_models.recordings.splits import leaked_trials, read_splits
 from sensorium_models.reporting import style
 from sensorium_models.reporting.traces import draw, shown_animal_and_tier
 
@@ -17,6 +18,15 @@ with job(snakemake) as study:
     predictions = dict(
         zip(study.settings.systems, map(Path, snakemake.input.predictions), strict=True)
     )
+    videos = pd.read_parquet(snakemake.input.videos)
+    # What one of the shown systems has seen in training is an example for none of them.
+    left_out = {
+        int(trial)
+        for system, path in zip(study.settings.systems, snakemake.input.splits, strict=True)
+        for trial in leaked_trials(
+            read_splits(Path(path)), videos, study.members(system), [animal], [tier]
+        )[animal]
+    }
     with open_responses({animal: recordings[animal]}, study.settings.score_unit) as responses:
         drawing = draw(
             responses=responses[animal],
@@ -26,5 +36,6 @@ with job(snakemake) as study:
             frame_rate_hz=study.settings.frame_rate_hz,
             titles=snakemake.params.titles,
             simulated=study.simulated,
+            left_out=left_out,
         )
     style.save(drawing, Path(snakemake.output.pdf), Path(snakemake.output.png))

@@ -10,7 +10,7 @@ from sensorium_models.evaluation.scores import score_member
 from sensorium_models.inference import predict
 from sensorium_models.jobs import job
 from sensorium_models.predictions import frame_convention
-from sensorium_models.recordings.splits import leaked_trials, read_splits, predicted_trials
+from sensorium_models.recordings.splits import leaked_trials, predicted_trials, read_splits
 from sensorium_models.recordings.store import digests
 
 with job(snakemake) as study:

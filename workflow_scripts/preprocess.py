@@ -18,5 +18,7 @@ with job(snakemake) as study:
         known_tiers=list(study.settings.tiers),
         withheld_tiers=study.withheld_tiers(animal),
         train_tier=study.train_tier,
+        unused_tiers=study.unused_tiers,
+        fingerprint=snakemake.params.fingerprint,
         stimulus_types=recording.stimulus_types,
     )

@@ -18,8 +18,14 @@ with job(snakemake) as study:
         for system, members in by_system(snakemake.input.records).items()
         for member, path in members.items()
     }
+    compared = leaderboard_table(
+        board,
+        titles=titles,
+        simulated=study.simulated,
+        published_as=snakemake.params.published_as,
+    )
     for table, output in (
-        (leaderboard_table(board, titles=titles, simulated=study.simulated), "leaderboard"),
+        (compared, "leaderboard"),
         (members_table(board, records=records, titles=titles), "members"),
     ):
         csv, markdown, latex, _ = map(Path, snakemake.output[output])

@@ -18,6 +18,7 @@ with job(snakemake) as study:
         titles=snakemake.params.titles,
         training_set=snakemake.wildcards.training_set,
         simulated=study.simulated,
+        published_as=snakemake.params.published_as,
     )
     csv, markdown, latex, _ = map(Path, snakemake.output.cost)
     tables.save(table, csv=csv, markdown=markdown, latex=latex)

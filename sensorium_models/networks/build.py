@@ -5,6 +5,7 @@ starts. Trained networks on disk: `members`.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, cast
 
@@ -17,6 +18,7 @@ from sensorium_models.networks.construction import construct
 from sensorium_models.networks.encoder import AnimalFacts, Encoder
 from sensorium_models.networks.inputs import CHANNELS_OF, AnimalInputs
 from sensorium_models.networks.outputs import OUTPUTS
+from sensorium_models.recordings.archives import open_archive
 from sensorium_models.recordings.normalisation import (
     Affine,
     Normalisation,
@@ -28,7 +30,13 @@ from sensorium_models.study import Study
 from sensorium_models.systems import System
 
 
-def check(system: System, *, frame_shape: tuple[int, int], file: str) -> None:
+def check(
+    system: System,
+    *,
+    frame_shape: tuple[int, int],
+    file: str,
+    first_scored_frame: int | None = None,
+) -> None:
     """Build the parts of a system and run the shape of one clip through them, without memory.
 
     Raises:
@@ -52,6 +60,11 @@ def check(system: System, *, frame_shape: tuple[int, int], file: str) -> None:
             f"{file}: recipe.clip_frames: {clip_frames} frames are no longer than the history "
             f"of {history} frames that the network needs, so nothing could be predicted; use "
             f"at least {history + 1}"
+        )
+    if first_scored_frame is not None and history > first_scored_frame:
+        raise ConfigurationError(
+            f"{file}: core_settings: the network needs a history of {history} frames, but "
+            f"scored_frames.first is {first_scored_frame}; shorten the one or raise the other"
         )
     validation = system.recipe.validation
     if validation.frames == "clips" and validation.skip_frames >= clip_frames - 1:
@@ -87,14 +100,32 @@ def check_study(study: Study) -> None:
     Raises:
         ConfigurationError: names the system's file, the key, and what is allowed.
     """
-    stores = study.settings.results / "recordings"
-    known = [path for a in study.settings.animals if (path := stores / f"{a}.h5").exists()]
-    frame_shape = (36, 64)
-    if known:
-        with Recording(known[0]) as recording:
-            frame_shape = recording.frame_shape
+    for animal in study.settings.animals:
+        if hasattr(nn.ModuleDict, animal):
+            raise ConfigurationError(f"animals: {animal} is a reserved word; use another name")
+    frame_shape = _frame_shape(study)
     for name, system in study.systems.items():
-        check(system, frame_shape=frame_shape, file=str(study.system_file(name)))
+        check(
+            system,
+            frame_shape=frame_shape,
+            file=str(study.system_file(name)),
+            first_scored_frame=study.settings.scored_frames.first,
+        )
+
+
+def _frame_shape(study: Study) -> tuple[int, int]:
+    """Height and width of the study's frames: of a store, else of an archive, else SENSORIUM's."""
+    for animal in study.settings.animals:
+        # What cannot be read now is told, or made again, by the rule that needs it.
+        path = study.settings.results / "recordings" / f"{animal}.h5"
+        with suppress(ValueError, OSError), Recording(path) as store:
+            return store.frame_shape
+        source = study.recording(animal).source
+        if source.kind == "directory":
+            with suppress(ValueError, OSError), open_archive(source.path) as archive:
+                height, width = archive.leading_shape("video")
+                return height, width
+    return 36, 64
 
 
 def build_encoder(system: System, facts: Mapping[str, AnimalFacts], *, seed: int) -> Encoder:

@@ -49,11 +49,12 @@ def load_encoder(folder: Path, recordings: Mapping[str, Path]) -> Encoder:
             f"{folder}: this member knows animals {', '.join(record['animals'])}, none of which is "
             f"among the recordings given ({', '.join(recordings) or 'none'})"
         )
+    adopted = (finished.read_adopted(folder) or {}).get("recordings", {})
     facts = {}
     for animal in animals:
         with Recording(recordings[animal]) as recording:
             trained_with = record["recordings"][animal]
-            if recording.digest != trained_with:
+            if recording.digest not in (trained_with, adopted.get(animal)):
                 raise ValueError(
                     f"{folder}: this member was trained on another recording of animal {animal} "
                     f"(digest {trained_with[:12]}) than {recordings[animal]} holds (digest "

@@ -7,7 +7,7 @@ because time is the fastest axis on disk and padding is NaN in all rows); where 
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,9 @@ def write_store(
     known_tiers: Sequence[str],
     withheld_tiers: Sequence[str],
     train_tier: str = "train",
+    unused_tiers: Collection[str] = (stimuli.UNUSED_TIER,),
     stimulus_types: Mapping[str, Sequence[str]] | None,
+    fingerprint: str = "",
 ) -> None:
     """Write the recording store of one animal from its archive (zip or folder), atomically.
 
@@ -62,6 +64,8 @@ def write_store(
         withheld_tiers: tiers whose responses the publisher withholds (zeros): not stored. They
             never shorten a trial. Responses that are zero throughout any other tier are an error.
         train_tier: the tier of the store's own statistics.
+        unused_tiers: tiers that serve nothing: kept, but without video id, and may be silent.
+        fingerprint: of the configuration, kept in the store.
         stimulus_types: per tier the types that this animal shows in it; other tiers show movies.
 
     Raises:
@@ -89,17 +93,18 @@ def write_store(
             "source_checksum": source.checksum(),
             "frame_rate_hz": float(frame_rate_hz),
             "resampling": _RESAMPLING,
+            "fingerprint": fingerprint,
         }
         types = stimulus_types or {}
         with disk_full_said(store, needed), files.replacing(store) as temporary:
             try:
-                found = _write(source, temporary, plan, train_tier, types, attributes)
+                found = _write(source, temporary, plan, train_tier, unused_tiers, types, attributes)
             except NotIntegralError:
                 plan = Plan(plan.frames, np.dtype(np.float32), plan.withheld)
-                found = _write(source, temporary, plan, train_tier, types, attributes)
+                found = _write(source, temporary, plan, train_tier, unused_tiers, types, attributes)
             if not np.array_equal(found, plan.frames):
                 plan = Plan(found, plan.video_dtype, plan.withheld)
-                _write(source, temporary, plan, train_tier, types, attributes)
+                _write(source, temporary, plan, train_tier, unused_tiers, types, attributes)
 
 
 def _check_tiers(source: Archive, known: Sequence[str], train_tier: str) -> None:
@@ -122,6 +127,7 @@ def _write(
     temporary: Path,
     plan: Plan,
     train_tier: str,
+    unused: Collection[str],
     types: Mapping[str, Sequence[str]],
     attributes: Mapping[str, Any],
 ) -> np.ndarray:
@@ -149,7 +155,7 @@ def _write(
         row = response_row = 0
         for trial in track(range(len(found)), f"preprocess {attributes['animal']}", unit="trial"):
             withheld = bool(plan.withheld[trial])
-            arrays = read_trial(source, trial, withheld, plan.video_dtype)
+            arrays, shown_video = read_trial(source, trial, withheld, plan.video_dtype)
             frames = found[trial] = len(arrays["video"])
             for modality, values in arrays.items():
                 start = response_row if modality == "responses" else row
@@ -162,10 +168,12 @@ def _write(
                 response_row += frames
                 tier = str(source.tiers[trial])
                 responding[tier] = responding.get(tier, False) or bool(arrays["responses"].any())
-            signatures.append(stimuli.signature(arrays["video"]))
-            hashes.append(stimuli.perceptual_hash(arrays["video"]))
-        _check_responding(source, responding)
-        for name, values in _trials_table(source, plan, found, signatures, hashes, types).items():
+            # A video is what was shown, also where behaviour or responses end before it.
+            signatures.append(stimuli.signature(shown_video))
+            hashes.append(stimuli.perceptual_hash(shown_video))
+        _check_responding(source, responding, unused)
+        table = _trials_table(source, plan, found, signatures, hashes, types, unused)
+        for name, values in table.items():
             shape, dtype = layout[name]
             fill(file, offsets[name], values.astype(dtype).reshape(shape))
         for modality, running in statistics.items():
@@ -179,9 +187,11 @@ def _write(
     return found
 
 
-def _check_responding(source: Archive, responding: Mapping[str, bool]) -> None:
+def _check_responding(
+    source: Archive, responding: Mapping[str, bool], unused: Collection[str]
+) -> None:
     silent = [tier for tier, any_response in responding.items() if not any_response]
-    silent = [tier for tier in silent if tier != stimuli.UNUSED_TIER]
+    silent = [tier for tier in silent if tier not in unused]
     if silent:
         trial = int(np.flatnonzero(source.tiers == silent[0])[0])
         raise ArchiveError(
@@ -198,11 +208,14 @@ def _trials_table(
     signatures: Sequence[str],
     hashes: Sequence[str],
     types: Mapping[str, Sequence[str]],
+    unused: Collection[str],
 ) -> dict[str, np.ndarray]:
     stored = np.where(plan.withheld, 0, frames)
     tiers = [str(tier) for tier in source.tiers]
     names = [
-        stimuli.stimulus_type(int(length), tier, types.get(tier, ()))
+        "unknown"
+        if tier in unused
+        else stimuli.stimulus_type(int(length), tier, types.get(tier, ()))
         for length, tier in zip(frames, tiers, strict=True)
     ]
     return {
@@ -211,7 +224,7 @@ def _trials_table(
         "trials/first_response_frame": np.where(
             plan.withheld, WITHHELD, np.cumsum(stored) - stored
         ),
-        "trials/video": stimuli.within_animal_ids(signatures, tiers),
+        "trials/video": stimuli.within_animal_ids(signatures, tiers, unused),
         "trials/tier": np.char.encode(tiers, "utf-8"),
         "trials/signature": np.char.encode(signatures, "ascii"),
         "trials/perceptual_hash": np.char.encode(hashes, "ascii"),

@@ -5,7 +5,7 @@ made its folds; the kind follows from the trial's length and what its animal sho
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import imagehash
 import numpy as np
@@ -71,11 +71,13 @@ def perceptual_hash(video: np.ndarray) -> str:
     return f"{combined:016x}"
 
 
-def within_animal_ids(signatures: Sequence[str], tiers: Sequence[str]) -> np.ndarray:
-    """(trials,) int32: a number per signature in order of appearance, -1 in tier `none`."""
+def within_animal_ids(
+    signatures: Sequence[str], tiers: Sequence[str], unused: Collection[str] = (UNUSED_TIER,)
+) -> np.ndarray:
+    """(trials,) int32: a number per signature in order of appearance, -1 in unused tiers."""
     numbers: dict[str, int] = {}
     ids = [
-        -1 if tier == UNUSED_TIER else numbers.setdefault(name, len(numbers))
+        -1 if tier in unused else numbers.setdefault(name, len(numbers))
         for name, tier in zip(signatures, tiers, strict=True)
     ]
     return np.asarray(ids, dtype=np.int32)

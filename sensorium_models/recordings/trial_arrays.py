@@ -46,8 +46,11 @@ def first_plan(source: Archive, withheld_tiers: Sequence[str]) -> Plan:
 
 def read_trial(
     source: Archive, trial: int, withheld: bool, video_dtype: np.dtype
-) -> dict[str, np.ndarray]:
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """The valid frames of all arrays of a trial, time first, in the store's dtypes.
+
+    Also the video (frames, H, W) as far as it is valid by itself: what was shown, even where
+    another array ends before it.
 
     Raises:
         ArchiveError: no frame is valid, a value is infinite, or NaN lies inside the trial.
@@ -59,7 +62,8 @@ def read_trial(
         if not (modality == "responses" and withheld)
     }
     flat = {modality: array.reshape(-1, array.shape[-1]) for modality, array in raw.items()}
-    frames = min(_valid_frames(array, source, name, trial) for name, array in flat.items())
+    valid = {name: _valid_frames(array, source, name, trial) for name, array in flat.items()}
+    frames = min(valid.values())
     if frames == 0:
         raise ArchiveError(
             f"{source.where('video', trial)}: the trial has no valid frame: an array is NaN from"
@@ -68,10 +72,14 @@ def read_trial(
     arrays = {}
     for modality, array in flat.items():
         dtype = video_dtype if modality == "video" else np.dtype(np.float32)
-        arrays[modality] = _time_first(array, frames, dtype).reshape(
-            frames, *source.leading_shape(modality)
+        # Integers cannot say where padding begins, so there the other arrays tell what was shown.
+        shown = valid["video"] if modality == "video" and array.dtype.kind == "f" else frames
+        arrays[modality] = _time_first(array, shown, dtype).reshape(
+            shown, *source.leading_shape(modality)
         )
-    return arrays
+    shown_video = arrays["video"]
+    arrays["video"] = shown_video[:frames]
+    return arrays, shown_video
 
 
 def _check_same_length(source: Archive, trial: int, lengths: Mapping[str, int]) -> None:

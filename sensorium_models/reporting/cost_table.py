@@ -76,8 +76,8 @@ def training_cost_table(
                 ),
                 "Epochs: mean (smallest to largest) over members; wall time: mean ± standard "
                 "deviation (ddof 1) over members; memory: the largest peak of any member. "
-                "Published values: Turishcheva et al. (2024), arXiv 2407.09100, Table 2 (training on "
-                "the full recordings; GPU memory is that of the card).",
+                "Published values: Turishcheva et al. (2024), arXiv 2407.09100, Table 2 (training "
+                "on the full recordings; GPU memory is that of the card).",
                 *published.variations(compared, published_as=published_as, titles=titles),
             ]
         ),

@@ -85,6 +85,8 @@ def train_member(
             "trials": trials.digests(),
             "recordings": {animal: handles[animal].digest for animal in trials.animals},
             "scored_frames": list(scored),
+            # A checkpoint of other code must not go on: one member, one version of the code.
+            "sources": record.get("fingerprint", {}).get("content", {}).get("sources"),
         }
         saved = CheckpointFile(checkpoint, configuration=identity)
         state = saved.load()

@@ -25,7 +25,7 @@ class Run:
 
     @property
     def jobs(self) -> dict[str, int]:
-        """Planned or executed jobs by rule, from Snakemake's table; empty where nothing is to do."""
+        """Planned or executed jobs by rule, from Snakemake's table; empty where there are none."""
         table = re.search(r"job +count\n-+ +-+\n(.*?)\ntotal", self.output, re.DOTALL)
         if table is None:
             return {}

@@ -4,7 +4,6 @@ The bounds follow from the simulation: its true rates, scored like a member, are
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from sensorium_models.evaluation.subsets import EnsembleMoments, ensemble_scores
 from sensorium_models.inference import predict
 from sensorium_models.predictions import Predictions
 from sensorium_models.recordings.preprocess import write_store
-from sensorium_models.recordings.splits import Selection, split_table, predicted_trials
+from sensorium_models.recordings.splits import Selection, predicted_trials, split_table
 from sensorium_models.recordings.stimuli import videos_table
 from sensorium_models.recordings.store import Recording, digests
 from sensorium_models.simulation.achievable import achievable_scores
@@ -74,7 +73,7 @@ def study(folder: Path) -> Study:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp("learning")
     demo = study(folder)
     recording = demo.recording("simA")
@@ -174,7 +173,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
     )
     rows.append(pd.read_parquet(folder / "achievable.parquet"))
     board = leaderboard(pd.concat(rows, ignore_index=True))
-    yield Trained(board, folder / "ensemble.h5", recordings)
+    return Trained(board, folder / "ensemble.h5", recordings)
 
 
 def test_the_ensemble_reaches_half_of_what_is_achievable(trained: Trained) -> None:

@@ -75,7 +75,6 @@ def test_withheld_tiers_and_trained_videos_are_not_scored(lab: Lab) -> None:
     assert "train" not in set(scores["tier"])
     scored = scores[scores["single_trial_correlation"].notna()]
     assert set(scored["tier"]) == {
-        "oracle",
         "live_test_main",
         "live_test_bonus",
         "final_test_main",
