@@ -9,13 +9,13 @@ DEMO := --configfile config/demo.yaml
 # Two test processes share two cores; more threads in each would only wait for one another.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist loadgroup
 
-.PHONY: lock help install demo report-open check lint types test test-faults real clean-demo
+.PHONY: lock help install demo report-open check lint types test real clean-demo
 
 help:
 	@echo "make demo         train, ensemble, score and report on simulated recordings (minutes)"
 	@echo "make report-open  open the demo's report in a browser"
 	@echo "make check        lint, types and fast tests (under 3 minutes)"
-	@echo "make test         all tests but the long fault matrices (under 30 minutes)"
+	@echo "make test         every test (under 30 minutes)"
 	@echo "make real         the pipeline on a real recording, where its data are present"
 
 install: $(INSTALLED)
@@ -44,13 +44,10 @@ types: $(INSTALLED)
 	$(BIN)/mypy
 
 check: lint types
-	$(PYTEST) -m "not slow and not workflow and not real and not faults" tests
+	$(PYTEST) -m "not slow and not workflow and not real" tests
 
 test: lint types
-	$(PYTEST) -m "not real and not faults" tests
-
-test-faults: $(INSTALLED)
-	$(PYTEST) -m faults tests
+	$(PYTEST) -m "not real" tests
 
 real: $(INSTALLED)
 	$(BIN)/python -m pytest -m real -s tests/real

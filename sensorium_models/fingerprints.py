@@ -23,6 +23,7 @@ _SCRIPTS = _PACKAGE.parent / "workflow_scripts"
 # they decide is in the configuration part of a fingerprint already.
 _NEUTRAL = {
     "sensorium_models.configuration",
+    "sensorium_models.settings",
     "sensorium_models.study",
     "sensorium_models.systems",
     "sensorium_models.files",

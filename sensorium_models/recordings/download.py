@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sensorium_models import files
 from sensorium_models.recordings.archives import ArchiveError, open_archive
-from sensorium_models.study import Recording, Source
+from sensorium_models.settings import Recording, Source
 
 _GIN = "https://gin.g-node.org"
 

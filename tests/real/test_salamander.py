@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 import yaml
 
+from sensorium_models.configuration import REPOSITORY
 from sensorium_models.predictions import Predictions
 from sensorium_models.recordings.archives import open_archive
-from sensorium_models.study import REPOSITORY
 from tests.real import controls, convert
 
 DATA = convert.find_data()

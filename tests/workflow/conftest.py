@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sensorium_models.study import REPOSITORY
+from sensorium_models.configuration import REPOSITORY
 
 TINY = REPOSITORY / "tests" / "workflow" / "tiny.yaml"
 

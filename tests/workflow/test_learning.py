@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sensorium_models.configuration import REPOSITORY
 from sensorium_models.ensemble import build_ensemble
 from sensorium_models.evaluation.correlation import correlation
 from sensorium_models.evaluation.responses import RecordedResponses, open_responses
@@ -26,7 +27,7 @@ from sensorium_models.recordings.stimuli import videos_table
 from sensorium_models.recordings.store import Recording, digests
 from sensorium_models.simulation.achievable import achievable_scores
 from sensorium_models.simulation.recording import SimulationSettings, write_recording
-from sensorium_models.study import REPOSITORY, Study, read_study
+from sensorium_models.study import Study, read_study
 from sensorium_models.training.loop import train_member
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]

@@ -16,8 +16,8 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
+from sensorium_models.configuration import REPOSITORY
 from sensorium_models.predictions import Predictions
-from sensorium_models.study import REPOSITORY
 from tests.workflow.conftest import Lab, make_lab
 
 # One worker runs them all, so that the study is run to its end only once.

@@ -1,0 +1,130 @@
+"""The keys of `config.yaml`, typed: recordings and sources, tiers, protocols, scored frames."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from sensorium_models.configuration import REPOSITORY
+from sensorium_models.systems import AnimalGroup, ResponseUnit, Section, TrainingSetName
+
+TierRole = Literal["train", "select", "test", "unused"]
+StimulusType = Literal["movie", "pink_noise", "gaussian_dots", "random_dots", "gabor", "images"]
+Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
+
+
+class GinSource(Section):
+    """An archive on G-Node GIN at a pinned commit."""
+
+    kind: Literal["gin"]
+    repository: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
+    commit: str = Field(pattern=r"^([0-9a-f]{40}|master)$")
+
+
+class DirectorySource(Section):
+    """A zip or an unpacked folder in the released layout, read where it lies, never written."""
+
+    kind: Literal["directory"]
+    path: Path
+
+
+class SimulatedSource(Section):
+    """A recording made by `simulation`; animals of one `pair` and `seed` share their movies."""
+
+    kind: Literal["simulated"]
+    pair: Word
+    seed: int = Field(ge=0)
+    training_trials: int = Field(default=60, ge=1)
+    test_videos: int = Field(default=2, ge=1)
+    repeats: int = Field(default=4, ge=2)
+    metadata: Path | None = None
+
+
+Source = Annotated[GinSource | DirectorySource | SimulatedSource, Field(discriminator="kind")]
+
+
+class Recording(Section):
+    """One animal: where its archive comes from and what the archive must hold."""
+
+    folder: str = Field(pattern=r"^[\w.-]+$")
+    neurons: int = Field(ge=1)
+    test_responses: Literal["public", "withheld"]
+    source: Source
+    stimulus_types: dict[str, list[StimulusType]] = Field(default_factory=dict)
+
+
+class ScoredFrames(Section):
+    """Frames `first .. min(length, cap) - drop_last - 1` of a trial count; the rest never does."""
+
+    first: int = Field(ge=0)
+    cap: int | None = Field(ge=1)
+    drop_last: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _some_frame(self) -> "ScoredFrames":
+        if self.cap is not None and self.cap - self.drop_last - self.first < 2:
+            raise ValueError("fewer than two frames of a trial would be scored; lower first")
+        return self
+
+
+class Protocol(Section):
+    """What is predicted and scored, and which training sets may serve it, best one first."""
+
+    animals: AnimalGroup
+    tiers: list[str] = Field(min_length=1)
+    training_sets: list[TrainingSetName] = Field(min_length=1)
+
+
+class Settings(Section):
+    """`config.yaml` with its overrides, key by key."""
+
+    study: str = Field(min_length=1)
+    results: Path
+    archives: Path
+    animals: list[Word] = Field(min_length=1)
+    systems: list[Word] = Field(min_length=1)
+    protocols: list[Word] = Field(min_length=1)
+    members: dict[Word, dict[str, list[int | str]]]
+    systems_folders: list[Path]
+    recordings: dict[Word, Recording] = Field(min_length=1)
+    tiers: dict[Word, TierRole] = Field(min_length=1)
+    protocol_definitions: dict[Word, Protocol] = Field(min_length=1)
+    frame_rate_hz: float = Field(gt=0)
+    scored_frames: ScoredFrames
+    score_unit: ResponseUnit
+    keep_predictions: bool
+    cpu_threads: int = Field(ge=1)
+    device: Literal["auto", "cpu", "cuda"]
+    checkpoint_minutes: float = Field(gt=0)
+    replace_members: bool
+    adopt_members: bool
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "Settings":
+        if self.replace_members and self.adopt_members:
+            raise ValueError("replace_members and adopt_members exclude each other; choose one")
+        return self
+
+    @field_validator("animals", "systems", "protocols")
+    @classmethod
+    def _each_once(cls, names: list[str]) -> list[str]:
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"names {', '.join(twice)} twice; name each once")
+        return names
+
+    @field_validator("systems_folders")
+    @classmethod
+    def _here_or_in_the_repository(cls, folders: list[Path]) -> list[Path]:
+        # A study of this repository may be run from any working directory.
+        return [
+            folder if folder.is_dir() or not (REPOSITORY / folder).is_dir() else REPOSITORY / folder
+            for folder in folders
+        ]
+
+    @field_validator("tiers")
+    @classmethod
+    def _one_train_tier(cls, tiers: dict[str, TierRole]) -> dict[str, TierRole]:
+        if list(tiers.values()).count("train") != 1:
+            raise ValueError("exactly one tier must have the role train")
+        return tiers
