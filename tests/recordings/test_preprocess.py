@@ -15,6 +15,7 @@ import pytest
 
 from sensorium_models.recordings import preprocess, store, store_layout
 from sensorium_models.recordings.store import Recording, WithheldResponsesError
+from sensorium_models.simulation.recording import SimulationSettings, write_recording
 
 MODALITIES = {
     "video": "videos",
@@ -22,6 +23,7 @@ MODALITIES = {
     "behavior": "behavior",
     "pupil_center": "pupil_center",
 }
+TEST_TIERS = ("live_test_main", "live_test_bonus", "final_test_main", "final_test_bonus")
 
 
 class ReleasedReader:
@@ -132,6 +134,43 @@ def test_store_agrees_with_independent_reader(
     recording = prepare(archive, tmp_path / "A.h5")
     assert recording.video_dtype == np.uint8
     assert_same(recording, ReleasedReader(archive))
+
+
+@pytest.mark.parametrize(("role", "video_dtype"), [("public", "uint8"), ("withheld", "float64")])
+def test_store_of_a_simulated_archive_agrees_with_independent_reader(
+    role: str, video_dtype: str, prepare: Any, tmp_path: Path
+) -> None:
+    archive = tmp_path / "simulated.zip"
+    bonus = {"live_test_bonus": ["gabor"], "final_test_bonus": ["random_dots", "images"]}
+    write_recording(
+        archive=archive,
+        folder="dynamic1-1-1-Video-simulated",
+        animal="A",
+        seed=3,
+        pair="one",
+        role=role,
+        settings=SimulationSettings(
+            neurons=7,
+            training_trials=2,
+            test_videos=1,
+            repeats=2,
+            video_dtype=video_dtype,
+            response_dtype="float64",
+        ),
+        bonus_types=bonus,
+    )
+    withheld = TEST_TIERS if role == "withheld" else ()
+    recording = prepare(
+        archive,
+        tmp_path / "A.h5",
+        known_tiers=("train", "oracle", "none", *TEST_TIERS),
+        withheld_tiers=withheld,
+        stimulus_types=bonus,
+    )
+    assert_same(recording, ReleasedReader(archive, withheld))
+    kinds = dict(zip(recording.trials.tier, recording.trials.stimulus_type, strict=True))
+    assert kinds["live_test_bonus"] == "gabor"
+    assert kinds["final_test_main"] == "movie"
 
 
 def test_withheld_responses_are_not_stored_and_never_shorten(
