@@ -6,8 +6,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 DEMO := --configfile config/demo.yaml
-# Two test processes share two cores; more threads in each would only wait for one another.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist loadgroup
+# One process per core, so more threads in each would only wait for one another; files stay whole,
+# because their tests share what was costly to make.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+PARALLEL := -n $(CORES) --dist loadfile
 
 .PHONY: lock help install demo report-open check lint types test real clean-demo
 
@@ -44,10 +46,11 @@ types: $(INSTALLED)
 	$(BIN)/mypy
 
 check: lint types
-	$(PYTEST) -m "not slow and not workflow and not real" tests
+	$(PYTEST) $(PARALLEL) -m "not slow and not workflow and not real" tests
 
 test: lint types
-	$(PYTEST) -m "not real" tests
+	$(PYTEST) $(PARALLEL) -m "not workflow and not real" tests
+	$(PYTEST) -m workflow tests
 
 real: $(INSTALLED)
 	$(BIN)/python -m pytest -m real -s tests/real

@@ -35,7 +35,7 @@ if STUDY.settings.adopt_members and workflow.is_main_process and not workflow.dr
 RECORDING = f"{RESULTS}/recordings/{{animal}}.h5"
 RECEIPT = f"{RESULTS}/receipts/{{animal}}.json"
 VIDEOS = f"{RESULTS}/videos.parquet"
-SPLIT = f"{RESULTS}/splits/{{training_set}}/{{system}}.parquet"
+SPLIT = f"{RESULTS}/splits/{{training_set}}/{{system}}/{{member}}.parquet"
 MEMBER = f"{RESULTS}/members/{{training_set}}/{{system}}/{{member}}"
 PREDICTIONS = f"{RESULTS}/{{protocol}}/predictions/{{system}}/{{member}}.h5"
 MOMENTS = f"{RESULTS}/{{protocol}}/moments/{{system}}/{{member}}.h5"
@@ -82,8 +82,27 @@ def training_set(wildcards):
     return STUDY.training_set_of(wildcards.system, wildcards.protocol)
 
 
+def split_recordings(wildcards):
+    """Every animal that a member learns from or is tested on, and no other."""
+    animals = STUDY.split_animals(wildcards.training_set, wildcards.system)
+    return recordings_of(animals)
+
+
 def split_of(wildcards):
-    return SPLIT.format(training_set=training_set(wildcards), system=wildcards.system)
+    return SPLIT.format(
+        training_set=training_set(wildcards),
+        system=wildcards.system,
+        member=wildcards.member,
+    )
+
+
+def splits_of_members(wildcards):
+    return expand(
+        SPLIT,
+        training_set=training_set(wildcards),
+        system=wildcards.system,
+        member=STUDY.members(wildcards.system),
+    )
 
 
 def member_record(wildcards):
@@ -102,8 +121,24 @@ def of_members(pattern):
     )
 
 
-def all_members():
+def all_members(wildcards):
     return member_files(STUDY.trainings(), "run.json")
+
+
+def checked_members(wildcards):
+    for training_set, system in STUDY.trainings():
+        for member in STUDY.members(system):
+            GUARD.check(training_set, system, member)
+    return all_members(wildcards)
+
+
+def prediction_fingerprint(wildcards):
+    """Also where a plan stops that would use a member which its file no longer describes.
+
+    Not in an input function: Snakemake takes its error for a missing file where the output exists.
+    """
+    GUARD.check(training_set(wildcards), wildcards.system, wildcards.member)
+    return fingerprints.prediction(STUDY, wildcards.protocol, wildcards.system)
 
 
 def asked(system, what):
@@ -166,16 +201,17 @@ def histories_of(wildcards):
 
 
 def protocol_splits(wildcards):
-    """What the members of every system were trained on, in the order of the systems."""
+    """What the members of every system were trained on."""
     return [
-        SPLIT.format(
-            training_set=STUDY.training_set_of(system, wildcards.protocol),
-            system=system,
-        )
-        for system in SYSTEMS
+        SPLIT.format(training_set=training_set, system=system, member=member)
+        for training_set, system in protocol_trainings(wildcards)
+        for member in STUDY.members(system)
     ]
 
 
+def protocol_trainings(wildcards):
+    return [(STUDY.training_set_of(s, wildcards.protocol), s) for s in SYSTEMS]
+
+
 def protocol_records(wildcards):
-    trainings = [(STUDY.training_set_of(s, wildcards.protocol), s) for s in SYSTEMS]
-    return member_files(trainings, "run.json")
+    return member_files(protocol_trainings(wildcards), "run.json")

@@ -5,8 +5,7 @@ rule ensemble:
     input:
         predictions=of_members(PREDICTIONS),
         recordings=predicted_recordings,
-        split=lambda wildcards: ancient(split_of(wildcards)),
-        videos=ancient(VIDEOS),
+        splits=splits_of_members,
     output:
         predictions=f"{ENSEMBLE}/predictions.h5",
         moments=f"{ENSEMBLE}/moments.h5",

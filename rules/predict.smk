@@ -1,14 +1,11 @@
 # Predictions of one member for the animals and tiers of one protocol, and the sums behind its scores.
-# Split and videos are `ancient`: another seed or animal rewrites them, but what they say of a member
-# changes only with what its fingerprint holds.
 
 
 rule predict:
     input:
         record=member_record,
         recordings=predicted_recordings,
-        split=lambda wildcards: ancient(split_of(wildcards)),
-        videos=ancient(VIDEOS),
+        split=split_of,
     output:
         predictions=(
             PREDICTIONS if STUDY.settings.keep_predictions else temp(PREDICTIONS)
@@ -28,8 +25,6 @@ rule predict:
         ),
         runtime=240,
     params:
-        fingerprint=lambda wildcards: fingerprints.prediction(
-            STUDY, wildcards.protocol, wildcards.system
-        ),
+        fingerprint=prediction_fingerprint,
     script:
         "../workflow_scripts/predict.py"

@@ -71,8 +71,7 @@ rule draw_traces:
             f"{ENSEMBLE}/predictions.h5", system=SYSTEMS, allow_missing=True
         ),
         scores=protocol_scores,
-        splits=lambda wildcards: ancient(protocol_splits(wildcards)),
-        videos=ancient(VIDEOS),
+        splits=protocol_splits,
     output:
         pdf=FIGURE.format(figure="traces_{protocol}.pdf"),
         png=FIGURE.format(figure="traces_{protocol}.png"),
@@ -186,7 +185,7 @@ rule page:
         figures=expand(FIGURE, figure=[f"{name}.png" for name in FIGURES]),
         captions=expand(FIGURE, figure=[f"{name}.json" for name in FIGURES]),
         tables=expand(TABLE, table=[f"{name}.json" for name in TABLES]),
-        records=all_members(),
+        records=all_members,
     output:
         page=f"{RESULTS}/report.html",
     log:

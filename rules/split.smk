@@ -1,15 +1,16 @@
-# Splits: which trial of which animal trains, selects or tests which member, written before training.
+# Splits: which trial of which animal trains, selects or tests a member, written before any training.
+# One file per member, so that another seed or animal leaves those of all others as they are.
 
 
 rule split:
     input:
-        videos=VIDEOS,
+        recordings=split_recordings,
     output:
         split=SPLIT,
     log:
-        f"{LOGS}/split/{{training_set}}/{{system}}.log",
+        f"{LOGS}/split/{{training_set}}/{{system}}/{{member}}.log",
     benchmark:
-        f"{BENCHMARKS}/split/{{training_set}}/{{system}}.tsv"
+        f"{BENCHMARKS}/split/{{training_set}}/{{system}}/{{member}}.tsv"
     conda:
         "../envs/analysis.yaml"
     threads: 1
@@ -27,6 +28,7 @@ rule split:
 rule splits:
     input:
         [
-            SPLIT.format(training_set=training_set, system=system)
+            SPLIT.format(training_set=training_set, system=system, member=member)
             for training_set, system in STUDY.trainings()
+            for member in STUDY.members(system)
         ],

@@ -1,12 +1,14 @@
-# Members. Recordings and splits are `ancient`: a member is trained again only when its fingerprint
-# changes, and then only if the study says so (MemberGuard). The checkpoint is no output, because
-# Snakemake deletes the outputs of a failed job and a retry must go on from it.
+# Members. The rule knows only those that are to be trained: a finished member is a file like any
+# other, which no newer input and no forced run replaces (MemberGuard). Inputs flagged `ancient` would
+# not do: a job above them that runs hides every other reason to run what lies below.
+# The checkpoint is no output, because Snakemake deletes the outputs of a failed job and a retry must
+# go on from it.
 
 
 rule train:
     input:
-        recordings=lambda wildcards: ancient(training_recordings(wildcards)),
-        split=ancient(SPLIT),
+        recordings=training_recordings,
+        split=SPLIT,
     output:
         record=f"{MEMBER}/run.json",
         weights=f"{MEMBER}/weights.safetensors",
@@ -15,6 +17,8 @@ rule train:
         f"{LOGS}/train/{{training_set}}/{{system}}/{{member}}.log",
     benchmark:
         f"{BENCHMARKS}/train/{{training_set}}/{{system}}/{{member}}.tsv"
+    wildcard_constraints:
+        training_set=GUARD.pattern(),
     conda:
         "../envs/training.yaml"
     threads: lambda wildcards: asked(wildcards.system, "cpus")
@@ -33,4 +37,4 @@ rule train:
 
 rule members:
     input:
-        all_members(),
+        checked_members,

@@ -85,7 +85,6 @@ def split(study: Study, training_set: str, system: str) -> str:
     return digest(
         {
             **_learned(study, training_set, system),
-            "members": study.members(system),
             "test": study.test_animals(training_set, system),
             "sources": source_digest(script="split"),
         }

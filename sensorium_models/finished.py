@@ -16,9 +16,12 @@ from sensorium_models import files, fingerprints
 from sensorium_models.configuration import ConfigurationError
 from sensorium_models.study import Study
 
+# All of these make a finished member.
+OUTPUTS = ("run.json", "weights.safetensors", "history.csv")
+
 
 class MemberGuard:
-    """Tells a training rule its fingerprint, and refuses to replace finished members unasked."""
+    """Tells the workflow which members to train, and refuses to replace finished ones unasked."""
 
     def __init__(self, study: Study) -> None:
         self._study = study
@@ -27,24 +30,37 @@ class MemberGuard:
         """Where a member lies."""
         return self._study.settings.results / "members" / training_set / system / member
 
-    def fingerprint(self, training_set: str, system: str, member: str) -> str:
-        """What the training rule carries in its `params`; it changes exactly when a member must.
+    def fingerprint(self, training_set: str, system: str, member: str) -> dict[str, Any]:
+        """What decides the member, for its record."""
+        return fingerprints.member(self._study, training_set, system, member)
+
+    def check(self, training_set: str, system: str, member: str) -> None:
+        """Called for every member that a plan needs.
 
         Raises:
-            ConfigurationError: finished members would be replaced and nobody asked for it.
+            ConfigurationError: it is finished, what decides it has changed since, and the study
+                does not say what to do about it; the message lists every such member.
         """
-        wanted = fingerprints.member(self._study, training_set, system, member)
-        record = read_record(self.folder(training_set, system, member))
-        if record is None:
-            return fingerprints.digest(wanted)
+        settings = self._study.settings
+        if settings.replace_members or settings.adopt_members:
+            return
+        if self.changed_keys(training_set, system, member):
+            raise ConfigurationError(self._list_of_changed())
+
+    def pattern(self) -> str:
+        """Wildcard pattern of the training rule's first wildcard: members that are to be trained.
+
+        It looks ahead over the whole path, so that the rule exists for these members only.
+        """
+        waiting = ["/".join(names) for names in self._all() if self._is_to_be_trained(*names)]
+        return f"(?=(?:{'|'.join(waiting)})/)(?:published|clean)" if waiting else "(?!)"
+
+    def _is_to_be_trained(self, training_set: str, system: str, member: str) -> bool:
+        folder = self.folder(training_set, system, member)
+        if not all((folder / name).exists() for name in OUTPUTS):
+            return True
         changed = self.changed_keys(training_set, system, member)
-        if not changed:
-            return str(record["fingerprint"]["digest"])
-        if self._study.settings.replace_members:
-            return fingerprints.digest([wanted, self._present_recordings(record)])
-        if self._study.settings.adopt_members:
-            return str(record["fingerprint"]["digest"])
-        raise ConfigurationError(self._list_of_changed())
+        return bool(changed) and self._study.settings.replace_members
 
     def changed_keys(self, training_set: str, system: str, member: str) -> list[str]:
         """Keys that differ between a finished member and what would be trained now."""
@@ -78,13 +94,15 @@ class MemberGuard:
                 adopted.append(f"{training_set}/{system}/{member}")
         return adopted
 
-    def _finished(self) -> list[tuple[str, str, str]]:
+    def _all(self) -> list[tuple[str, str, str]]:
         return [
             (training_set, system, member)
             for training_set, system in self._study.trainings()
             for member in self._study.members(system)
-            if read_record(self.folder(training_set, system, member)) is not None
         ]
+
+    def _finished(self) -> list[tuple[str, str, str]]:
+        return [names for names in self._all() if read_record(self.folder(*names)) is not None]
 
     def _present_recordings(self, record: Mapping[str, Any]) -> dict[str, str]:
         """Digests of the member's recordings as they are now; unchanged where a store is absent."""

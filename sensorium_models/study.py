@@ -136,6 +136,14 @@ class Study:
                 known += [t for t in self.protocol(protocol).tiers if t not in known]
         return tiers
 
+    def split_animals(self, training_set: str, system: str) -> list[str]:
+        """Animals that members learn from, are selected on or tested on, in the study's order."""
+        named = {
+            *self.training_animals(training_set, system),
+            *self.test_animals(training_set, system),
+        }
+        return [animal for animal in self.settings.animals if animal in named]
+
     def _training_set(self, training_set: str, system: str) -> Any:
         return self.systems[system].training_sets[typing.cast(TrainingSetName, training_set)]
 

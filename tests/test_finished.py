@@ -1,5 +1,6 @@
 """A finished member is never trained again silently."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,53 +37,80 @@ def finish(which: Study, member: str) -> None:
     files.write_json(folder / "run.json", record)
 
 
-def fingerprint(which: Study, member: str = "seed8") -> str:
-    return MemberGuard(which).fingerprint("clean", "factorized_baseline", member)
+def finish_files(which: Study, member: str) -> None:
+    """Leave everything that a training leaves."""
+    finish(which, member)
+    folder = MemberGuard(which).folder("clean", "factorized_baseline", member)
+    for name in ("weights.safetensors", "history.csv"):
+        (folder / name).touch()
 
 
-def test_an_unchanged_member_keeps_its_fingerprint(tmp_path: Path) -> None:
-    before = fingerprint(study(tmp_path))
-    finish(study(tmp_path), "seed8")
-    assert fingerprint(study(tmp_path)) == before
+def waits(which: Study, member: str) -> bool:
+    """Whether the training rule exists for a member."""
+    path = f"clean/factorized_baseline/{member}"
+    return (
+        re.match(rf"{MemberGuard(which).pattern()}/factorized_baseline/{member}$", path) is not None
+    )
+
+
+def check(which: Study, member: str = "seed8") -> None:
+    MemberGuard(which).check("clean", "factorized_baseline", member)
+
+
+def test_only_what_is_not_finished_is_trained(tmp_path: Path) -> None:
+    assert waits(study(tmp_path), "seed8")
+    finish_files(study(tmp_path), "seed8")
+    check(study(tmp_path))
+    assert not waits(study(tmp_path), "seed8")
+    assert waits(study(tmp_path), "seed16")
     # Another seed is another member; it touches nobody else.
     more = study(tmp_path, members={"factorized_baseline": {"seed": [8, 16, 42]}})
-    assert fingerprint(more) == before
+    check(more)
+    assert not waits(more, "seed8")
+    assert waits(more, "seed42")
+    # Half of a member is none.
+    (tmp_path / "members/clean/factorized_baseline/seed8/weights.safetensors").unlink()
+    assert waits(study(tmp_path), "seed8")
 
 
 def test_a_change_stops_with_the_list_and_the_hours_at_stake(tmp_path: Path) -> None:
     for member in ("seed8", "seed16"):
-        finish(study(tmp_path), member)
+        finish_files(study(tmp_path), member)
     changed = study(tmp_path, animals=["A", "B", "C"])
     with pytest.raises(ConfigurationError) as caught:
-        fingerprint(changed)
+        check(changed)
     message = str(caught.value)
     assert "2 finished members" in message
     assert "4.00 hours" in message
     assert "clean/factorized_baseline/seed16: training_set.recordings.D" in message
     assert "replace_members=true" in message
     assert "adopt_members=true" in message
+    assert not waits(changed, "seed8")
 
 
-def test_replacing_gives_a_new_fingerprint_and_adopting_keeps_the_old(tmp_path: Path) -> None:
-    finish(study(tmp_path), "seed8")
-    before = fingerprint(study(tmp_path))
+def test_replacing_trains_again_and_adopting_keeps(tmp_path: Path) -> None:
+    finish_files(study(tmp_path), "seed8")
     few = {"animals": ["A", "B", "C"]}
-    assert fingerprint(study(tmp_path, **few, replace_members=True)) != before
-    assert fingerprint(study(tmp_path, **few, adopt_members=True)) == before
+    replacing = study(tmp_path, **few, replace_members=True)
+    check(replacing)
+    assert waits(replacing, "seed8")
+    adopting = study(tmp_path, **few, adopt_members=True)
+    check(adopting)
+    assert not waits(adopting, "seed8")
     # Adopting lasts once it is recorded.
     assert MemberGuard(study(tmp_path, **few)).adopt() == ["clean/factorized_baseline/seed8"]
-    assert fingerprint(study(tmp_path, **few)) == before
+    check(study(tmp_path, **few))
     # It was adopted for this change, not for any other.
     with pytest.raises(ConfigurationError):
-        fingerprint(study(tmp_path, animals=["A", "B"]))
+        check(study(tmp_path, animals=["A", "B"]))
 
 
 def test_a_record_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    finish(study(tmp_path), "seed8")
+    finish_files(study(tmp_path), "seed8")
     path = tmp_path / "members/clean/factorized_baseline/seed8/run.json"
     path.write_text("{")
     with pytest.raises(ConfigurationError, match=r"run\.json"):
-        fingerprint(study(tmp_path))
+        check(study(tmp_path))
 
 
 def test_records_are_read_without_torch() -> None:

@@ -18,14 +18,12 @@ with job(snakemake) as study:
     predictions = dict(
         zip(study.settings.systems, map(Path, snakemake.input.predictions), strict=True)
     )
-    videos = pd.read_parquet(snakemake.input.videos)
     # What one of the shown systems has seen in training is an example for none of them.
     left_out = {
         int(trial)
-        for system, path in zip(study.settings.systems, snakemake.input.splits, strict=True)
-        for trial in leaked_trials(
-            read_splits(Path(path)), videos, study.members(system), [animal], [tier]
-        )[animal]
+        for splits in map(read_splits, map(Path, snakemake.input.splits))
+        for member in splits["member"].unique()
+        for trial in leaked_trials(splits, [member], [animal], [tier])[animal]
     }
     with open_responses({animal: recordings[animal]}, study.settings.score_unit) as responses:
         drawing = draw(

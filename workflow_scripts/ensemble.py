@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-import pandas as pd
-
 from sensorium_models.ensemble import build_ensemble
 from sensorium_models.evaluation.responses import open_responses
 from sensorium_models.jobs import job
-from sensorium_models.recordings.splits import leaked_trials, read_splits
+from sensorium_models.recordings.splits import leaked_trials, read_all_splits
 
 with job(snakemake) as study:
     protocol, system = snakemake.wildcards.protocol, snakemake.wildcards.system
@@ -21,8 +19,7 @@ with job(snakemake) as study:
             predictions=Path(snakemake.output.predictions),
             moments=Path(snakemake.output.moments),
             left_out=leaked_trials(
-                read_splits(Path(snakemake.input.split)),
-                pd.read_parquet(snakemake.input.videos),
+                read_all_splits(snakemake.input.splits),
                 study.members(system),
                 animals,
                 study.protocol(protocol).tiers,

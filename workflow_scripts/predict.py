@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import pandas as pd
-
 from sensorium_models.evaluation.moments_file import write_moments
 from sensorium_models.evaluation.responses import open_responses
 from sensorium_models.evaluation.scores import score_member
@@ -19,10 +17,7 @@ with job(snakemake) as study:
     )
     animals, tiers = study.predicted_animals(protocol), study.protocol(protocol).tiers
     recordings = dict(zip(animals, map(Path, snakemake.input.recordings), strict=True))
-    splits, videos = (
-        read_splits(Path(snakemake.input.split)),
-        pd.read_parquet(snakemake.input.videos),
-    )
+    splits = read_splits(Path(snakemake.input.split))
     scored = study.settings.scored_frames
     predict(
         Path(snakemake.input.record).parent,
@@ -51,6 +46,6 @@ with job(snakemake) as study:
         moments = score_member(
             predictions=Path(snakemake.output.predictions),
             responses=responses,
-            left_out=leaked_trials(splits, videos, [member], animals, tiers),
+            left_out=leaked_trials(splits, [member], animals, tiers),
         )
     write_moments(Path(snakemake.output.moments), moments)

@@ -31,8 +31,8 @@ with job(snakemake) as study:
         drop_last_frames=scored.drop_last,
         record={
             "fingerprint": {
-                "digest": snakemake.params.fingerprint,
-                "content": fingerprints.member(study, training_set, system, member),
+                "digest": fingerprints.digest(snakemake.params.fingerprint),
+                "content": snakemake.params.fingerprint,
             }
         },
     )

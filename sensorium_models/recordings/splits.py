@@ -103,6 +103,11 @@ def read_splits(path: Path) -> pd.DataFrame:
     return splits
 
 
+def read_all_splits(paths: Iterable[Path]) -> pd.DataFrame:
+    """The tables of several members as one."""
+    return pd.concat([read_splits(Path(path)) for path in paths], ignore_index=True)
+
+
 def trials_of(splits: pd.DataFrame, member: str, animal: str, role: str) -> np.ndarray:
     """Trial indices of one animal that `member` has in `role`, ascending, int64."""
     if role not in ROLES:
@@ -161,17 +166,15 @@ def predicted_trials(
 
 
 def leaked_trials(
-    splits: pd.DataFrame,
-    videos: pd.DataFrame,
-    members: Sequence[str],
-    animals: Sequence[str],
-    tiers: Sequence[str],
+    splits: pd.DataFrame, members: Sequence[str], animals: Sequence[str], tiers: Sequence[str]
 ) -> dict[str, np.ndarray]:
     """Test trials of each animal whose video ANY of `members` was trained on: never scored."""
+    seen = members_trained_on(splits, members)
+    rows = _rows_of(splits, members[0])
+    rows = rows[(rows["role"] == "test") & rows["tier"].isin(list(tiers))]
+    rows = rows[rows["video_id"].isin(seen)]
     return {
-        animal: np.concatenate(
-            [without_trained(splits, videos, members, animal, tier)[1] for tier in tiers]
-        )
+        animal: np.sort(rows.loc[rows["animal"] == animal, "trial"].to_numpy(dtype=np.int64))
         for animal in animals
     }
 

@@ -30,7 +30,7 @@ from sensorium_models.simulation.recording import SimulationSettings, write_reco
 from sensorium_models.study import Study, read_study
 from sensorium_models.training.loop import train_member
 
-pytestmark = [pytest.mark.workflow, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 TIERS = ["live_test_main", "final_test_main"]
 FRAMES: dict[str, Any] = {"cap_frames": 300, "drop_last_frames": 1}
