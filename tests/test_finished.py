@@ -47,10 +47,9 @@ def finish_files(which: Study, member: str) -> None:
 
 def waits(which: Study, member: str) -> bool:
     """Whether the training rule exists for a member."""
-    path = f"clean/factorized_baseline/{member}"
-    return (
-        re.match(rf"{MemberGuard(which).pattern()}/factorized_baseline/{member}$", path) is not None
-    )
+    path = f"clean/factorized_baseline/{member}/run.json"
+    pattern = MemberGuard(which).pattern()
+    return re.match(rf"{pattern}/factorized_baseline/{member}/run\.json$", path) is not None
 
 
 def check(which: Study, member: str = "seed8") -> None:
