@@ -182,6 +182,11 @@ class System(Section):
     @field_validator("members")
     @classmethod
     def _distinct_values(cls, axes: dict[str, list[int | str]]) -> dict[str, list[int | str]]:
+        # Snakemake's `--config` leaves numbers inside a mapping as text.
+        axes = {
+            axis: [int(v) if isinstance(v, str) and v.isdigit() else v for v in values]
+            for axis, values in axes.items()
+        }
         if "seed" not in axes:
             raise ValueError("members need an axis seed, for example seed: [42]")
         if not all(isinstance(seed, int) and seed >= 0 for seed in axes["seed"]):

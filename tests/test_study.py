@@ -96,8 +96,10 @@ def test_members_name_every_axis_in_order(tmp_path: Path) -> None:
 
 
 def test_the_study_may_name_other_members() -> None:
-    study = read_study(CONFIG, overrides={"members": {"factorized_baseline": {"seed": [42]}}})
-    assert study.members("factorized_baseline") == ["seed42"]
+    for seed in (42, "42"):  # the command line hands numbers over as text
+        study = read_study(CONFIG, overrides={"members": {"factorized_baseline": {"seed": [seed]}}})
+        assert study.members("factorized_baseline") == ["seed42"]
+        assert study.member_axes("factorized_baseline")["seed42"] == {"seed": 42}
 
 
 def test_demo_is_a_simulated_study() -> None:
