@@ -89,7 +89,13 @@ def test_learns(
             "schedule": {"max_epochs": 15},
             "validation": {"frames": frames},
         },
-        readout_settings={"history_frames": 2}
+        # The penalties of the system's file are meant for recordings of a hundred trials and more.
+        readout_settings={
+            "history_frames": 2,
+            "spatial_smoothness": 100.0,
+            "temporal_smoothness": 30.0,
+            "weight_penalty": 10.0,
+        }
         if frames == "whole_trials"
         else {"sigma_range": 0.1},
     )
