@@ -37,6 +37,7 @@ localrules:
 rule all:
     default_target: True
     input:
+        rules.recordings.input,
         rules.report.input,
         rules.figures.input,
         rules.tables.input,
