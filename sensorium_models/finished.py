@@ -59,8 +59,9 @@ class MemberGuard:
         folder = self.folder(training_set, system, member)
         if not all((folder / name).exists() for name in OUTPUTS):
             return True
-        changed = self.changed_keys(training_set, system, member)
-        return bool(changed) and self._study.settings.replace_members
+        # Comparing opens every store; without leave to replace, nothing would come of it.
+        replace = self._study.settings.replace_members
+        return replace and bool(self.changed_keys(training_set, system, member))
 
     def changed_keys(self, training_set: str, system: str, member: str) -> list[str]:
         """Keys that differ between a finished member and what would be trained now."""

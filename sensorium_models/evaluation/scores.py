@@ -60,7 +60,7 @@ def score_member(
     Args:
         predictions: prediction file of the member.
         responses: by animal, in the score unit of the file (`responses.open_responses`).
-        left_out: by animal, trials whose video the member trained on (`splits.scored_trials`);
+        left_out: by animal, trials whose video the member trained on (`splits.leaked_trials`);
             they are counted, not scored.
 
     Raises:
