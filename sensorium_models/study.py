@@ -240,14 +240,53 @@ def load_study(config: Mapping[str, Any], files: Sequence[Path] = ()) -> Study:
     Raises:
         ConfigurationError: anything wrong in the configuration or in a system file.
     """
-    origin = Origin([(Path(file), read_yaml(Path(file))) for file in files], config)
-    settings = validated(Settings, dict(config), origin)
+    contents = [(Path(file), read_yaml(Path(file))) for file in files]
+    config = _with_sources_of_one_kind(config, [content for _, content in contents])
+    origin = Origin(contents, config)
+    settings = validated(Settings, config, origin)
     folders, members = settings.systems_folders, settings.members
     systems = {
         name: load_system(name, folders=folders, members=members, origin=origin)
         for name in settings.systems
     }
     return Study(settings, systems, origin)
+
+
+def _with_sources_of_one_kind(
+    config: Mapping[str, Any], layers: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """`config` with every source of a recording rid of keys that belong to a kind it overrides.
+
+    A study that says `source: {kind: directory, path: ...}` means all of it; Snakemake merges
+    mappings key by key and so leaves the repository and commit of the layer below in it.
+    """
+    recordings = config.get("recordings")
+    if not isinstance(recordings, Mapping):
+        return dict(config)
+    cleaned = dict(recordings)
+    for animal, recording in recordings.items():
+        source = recording.get("source") if isinstance(recording, Mapping) else None
+        if not isinstance(source, Mapping):
+            continue
+        older: dict[str, Any] = {}
+        own: dict[str, Any] = {}
+        for layer in layers:
+            theirs: Any = layer
+            for key in ("recordings", animal, "source"):
+                theirs = theirs.get(key) if isinstance(theirs, Mapping) else None
+            if isinstance(theirs, Mapping):
+                if theirs.get("kind", own.get("kind")) != own.get("kind"):
+                    older, own = {**older, **own}, {}
+                own |= theirs
+        if source.get("kind") != own.get("kind"):  # from the command line
+            older, own = {**older, **own}, {}
+        kept = {
+            key: value
+            for key, value in source.items()
+            if key in own or key == "kind" or key not in older or value != older[key]
+        }
+        cleaned[animal] = {**recording, "source": kept}
+    return {**config, "recordings": cleaned}
 
 
 def read_study(*files: Path, overrides: Mapping[str, Any] | None = None) -> Study:
