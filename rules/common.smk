@@ -14,6 +14,8 @@ try:
         config,
         [Path(workflow.basedir) / "config.yaml", *workflow.overwrite_configfiles],
     )
+    # What the scripts are handed: without the keys of sources that the study replaced.
+    config["recordings"] = STUDY.raw_recordings
     make_importable(workflow.basedir, *STUDY.settings.systems_folders)
     if workflow.is_main_process:
         # Building the networks' skeletons finds a wrong setting now, not in a queued job. The jobs

@@ -30,8 +30,16 @@ from sensorium_models.systems import (
 class Study:
     """A validated study: settings, systems, and the look-ups that rules and scripts need."""
 
-    def __init__(self, settings: Settings, systems: Mapping[str, System], origin: Origin) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        systems: Mapping[str, System],
+        origin: Origin,
+        raw_recordings: Mapping[str, Any],
+    ) -> None:
         self.settings = settings
+        # As read, each source of one kind; what follows from it may be read again without files.
+        self.raw_recordings = raw_recordings
         self.systems = dict(systems)
         self._origin = origin
         self._check_names()
@@ -249,7 +257,7 @@ def load_study(config: Mapping[str, Any], files: Sequence[Path] = ()) -> Study:
         name: load_system(name, folders=folders, members=members, origin=origin)
         for name in settings.systems
     }
-    return Study(settings, systems, origin)
+    return Study(settings, systems, origin, config["recordings"])
 
 
 def _with_sources_of_one_kind(
