@@ -86,7 +86,7 @@ def split(study: Study, training_set: str, system: str) -> str:
     return digest(
         {
             **_learned(study, training_set, system),
-            "teachers": study.systems[system].teachers(),
+            "teachers": {name: study.teacher(system, name) for name in study.members(system)},
             "test": study.test_animals(training_set, system),
             "sources": source_digest(script="split"),
         }

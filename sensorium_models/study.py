@@ -80,6 +80,10 @@ class Study:
         """Names of the members of a system."""
         return list(self.member_axes(system))
 
+    def teacher(self, system: str, member: str) -> str | None:
+        """The member of the same system and training set that teaches this one, if any does."""
+        return self.systems[system].teacher_of(self.member_axes(system)[member])
+
     def training_set_of(self, system: str, protocol: str) -> TrainingSetName:
         """The training set that a system brings to a protocol."""
         available = self.systems[system].training_sets
@@ -207,30 +211,25 @@ class Study:
                 )
 
     def _check_folds(self, system: System) -> None:
-        axes = system.members
-        teacher = system.distillation.teacher if system.distillation else {}
+        members = system.member_axes()
         for name, training_set in system.training_sets.items():
             if (folds := training_set.folds) is None:
                 continue
-            if any(value not in range(folds.count) for value in axes.get(folds.axis, [-1])):
+            if any(axes.get(folds.axis) not in range(folds.count) for axes in members.values()):
                 raise self._error(
                     system.name,
                     f"training_sets.{name}.folds: members need an axis {folds.axis} with values "
                     f"from 0 to {folds.count - 1}",
                 )
-            if folds.axis in teacher:
-                raise self._error(
-                    system.name,
-                    f"distillation.teacher: a student has its teacher's fold, so {folds.axis} "
-                    "cannot be another one; name other axes",
-                )
-        for axis, value in teacher.items():
-            if value not in axes.get(axis, []):
-                raise self._error(
-                    system.name,
-                    f"distillation.teacher.{axis}: no member has the value {value}, so none could "
-                    "teach; add it to members or leave the distillation out",
-                )
+            for student, axes in members.items():
+                teacher = members.get(system.teacher_of(axes) or "", axes)
+                if teacher[folds.axis] != axes[folds.axis]:
+                    raise self._error(
+                        system.name,
+                        f"training_sets.{name}.folds: {student} learns from a teacher of another "
+                        f"{folds.axis}, which saw the trials that {student} leaves out; a teacher "
+                        f"must not set the axis {folds.axis}",
+                    )
 
     def _check_protocols(self) -> None:
         for protocol in self.settings.protocols:

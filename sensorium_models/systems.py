@@ -191,13 +191,12 @@ class System(Section):
             named[_member_name(axes)] = axes
         return named
 
-    def teachers(self) -> dict[str, str]:
-        """Student -> teacher, for every member that another one teaches."""
-        teacher = self.distillation.teacher if self.distillation else {}
-        named = {
-            member: _member_name({**axes, **teacher}) for member, axes in self.member_axes().items()
-        }
-        return {student: taught_by for student, taught_by in named.items() if taught_by != student}
+    def teacher_of(self, axes: Mapping[str, int | str]) -> str | None:
+        """Name of the member from which the one with these values learns, if it does."""
+        if self.distillation is None:
+            return None
+        teacher = {axis: self.distillation.teacher.get(axis, value) for axis, value in axes.items()}
+        return None if teacher == axes else _member_name(teacher)
 
     def trained_by(self) -> dict[str, Any]:
         """The part of the file that decides a trained member; titles and resources do not."""

@@ -20,6 +20,6 @@ with job(snakemake) as study:
         select=study.select_tiers(training_set, system),
         test_tiers=study.test_animals(training_set, system),
         fold=Fold(*fold) if fold else None,
-        distilled=member in study.systems[system].teachers(),
+        distilled=study.teacher(system, member) is not None,
     )
     write_splits(table, Path(snakemake.output.split))
