@@ -11,11 +11,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 Model = typing.TypeVar("Model", bound=BaseModel)
+
+
+class Section(BaseModel):
+    """Base of every part of the configuration: unknown keys are refused, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ConfigurationError(ValueError):

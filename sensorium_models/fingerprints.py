@@ -26,6 +26,7 @@ _NEUTRAL = {
     "sensorium_models.settings",
     "sensorium_models.study",
     "sensorium_models.systems",
+    "sensorium_models.training_sets",
     "sensorium_models.files",
     "sensorium_models.progress",
     "sensorium_models.provenance",
@@ -85,6 +86,7 @@ def split(study: Study, training_set: str, system: str) -> str:
     return digest(
         {
             **_learned(study, training_set, system),
+            "teachers": {name: study.teacher(system, name) for name in study.members(system)},
             "test": study.test_animals(training_set, system),
             "sources": source_digest(script="split"),
         }
@@ -198,11 +200,9 @@ def _learned(study: Study, training_set: str, system: str) -> dict[str, Any]:
     return {
         "training_set": {
             "name": training_set,
-            "train": {"animals": animals, "tiers": chosen.train.tiers},
-            "select": {
-                "animals": study.select_animals(training_set, system),
-                "tiers": chosen.select.tiers,
-            },
+            "train": {"animals": animals, "tiers": study.training_tiers(training_set, system)},
+            "select": study.select_tiers(training_set, system),
+            "folds": chosen.folds.model_dump() if chosen.folds else None,
             "recordings": {animal: _recorded(study, animal) for animal in animals},
         }
     }

@@ -11,19 +11,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from sensorium_models.configuration import (
     REPOSITORY,
     ConfigurationError,
     Origin,
+    Section,
     merged,
     read_yaml,
     validated,
 )
+from sensorium_models.training_sets import Distillation, TrainingSet, TrainingSetName
 
-TrainingSetName = Literal["published", "clean"]
-AnimalGroup = Literal["public", "withheld", "all"]
 NormalisationScheme = Literal["per_frame_published", "per_frame_train", "global_train", "none"]
 ResponseUnit = Literal["per_frame_published", "per_frame_train", "per_neuron_train", "raw"]
 
@@ -38,28 +38,6 @@ _SETTINGS_OF = {
     "readout": "readout_settings",
     "shifter": "shifter_settings",
 }
-
-
-class Section(BaseModel):
-    """Base of every part of the configuration: unknown keys are refused, values never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Selection(Section):
-    """Trials by animal group and tier; the group is narrowed to the animals of the study."""
-
-    animals: AnimalGroup
-    tiers: list[str] = Field(min_length=1)
-    # Whose turn it is when: batch statistics are dominated by the last animal.
-    order: list[str] = Field(default_factory=list)
-
-
-class TrainingSet(Section):
-    """What a member learns from (`train`) and what picks its best epoch (`select`)."""
-
-    train: Selection
-    select: Selection
 
 
 class Inputs(Section):
@@ -165,16 +143,17 @@ class System(Section):
     citation: str
     published_as: str | None = None
     core: ClassPath
-    core_settings: dict[str, Any] = {}
+    core_settings: dict[str, Any] = Field(default_factory=dict)
     readout: ClassPath
-    readout_settings: dict[str, Any] = {}
+    readout_settings: dict[str, Any] = Field(default_factory=dict)
     shifter: ClassPath | None = None
-    shifter_settings: dict[str, Any] = {}
+    shifter_settings: dict[str, Any] = Field(default_factory=dict)
     output: Literal["elu_plus_one", "softplus", "exponential"]
     inputs: Inputs
     response_unit: ResponseUnit
     training_sets: dict[TrainingSetName, TrainingSet] = Field(min_length=1)
     members: dict[str, list[int | str]] = Field(min_length=1)
+    distillation: Distillation | None = None
     recipe: Recipe
     prediction_chunk_frames: int = Field(ge=1)
     resources: Resources
@@ -209,10 +188,15 @@ class System(Section):
         named: dict[str, dict[str, int | str]] = {}
         for values in itertools.product(*self.members.values()):
             axes = dict(zip(self.members, values, strict=True))
-            # Numbers carry their axis (`seed42`); words speak for themselves (`basic`).
-            words = [f"{axis}{v}" if isinstance(v, int) else v for axis, v in axes.items()]
-            named["-".join(words)] = axes
+            named[_member_name(axes)] = axes
         return named
+
+    def teacher_of(self, axes: Mapping[str, int | str]) -> str | None:
+        """Name of the member from which the one with these values learns, if it does."""
+        if self.distillation is None:
+            return None
+        teacher = {axis: self.distillation.teacher.get(axis, value) for axis, value in axes.items()}
+        return None if teacher == axes else _member_name(teacher)
 
     def trained_by(self) -> dict[str, Any]:
         """The part of the file that decides a trained member; titles and resources do not."""
@@ -272,6 +256,11 @@ def find_system_file(
             return folder / f"{name}.yaml"
     known = sorted({file.stem for folder in places for file in folder.glob("*.yaml")})
     raise origin.error(key, f"there is no system {name}; systems are {', '.join(known)}")
+
+
+def _member_name(axes: Mapping[str, int | str]) -> str:
+    # Numbers carry their axis (`seed42`); words speak for themselves (`basic`).
+    return "-".join(f"{axis}{v}" if isinstance(v, int) else v for axis, v in axes.items())
 
 
 def _resolve_system(

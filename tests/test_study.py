@@ -44,7 +44,9 @@ def test_training_sets_of_the_protocols(full: Study) -> None:
     assert full.training_animals("clean", "factorized_baseline") == full.group("public")
     assert full.training_animals("clean", "linear_nonlinear") == full.settings.animals
     # F-J's oracle movies are A-E's test movies, so they select nothing in the clean set.
-    assert full.select_animals("clean", "linear_nonlinear") == full.group("public")
+    assert full.select_tiers("clean", "linear_nonlinear") == {
+        animal: ["oracle"] for animal in full.group("public")
+    }
 
 
 def test_a_subset_needs_no_edit_of_the_repository() -> None:

@@ -22,7 +22,7 @@ from sensorium_models.evaluation.subsets import EnsembleMoments, ensemble_scores
 from sensorium_models.inference import predict
 from sensorium_models.predictions import Predictions
 from sensorium_models.recordings.preprocess import write_store
-from sensorium_models.recordings.splits import Selection, predicted_trials, split_table
+from sensorium_models.recordings.splits import predicted_trials, split_table
 from sensorium_models.recordings.stimuli import videos_table
 from sensorium_models.recordings.store import Recording, digests
 from sensorium_models.simulation.achievable import achievable_scores
@@ -106,8 +106,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     splits = split_table(
         members=demo.members("learner"),
         videos=videos,
-        train=Selection(("simA",), ("train",)),
-        select=Selection(("simA",), ("oracle",)),
+        train={"simA": ["train"]},
+        select={"simA": ["oracle"]},
         test_tiers={"simA": TIERS},
     )
     rows, predictions = [], []
