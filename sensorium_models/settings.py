@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from sensorium_models.configuration import REPOSITORY
-from sensorium_models.systems import AnimalGroup, ResponseUnit, Section, TrainingSetName
+from sensorium_models.configuration import REPOSITORY, Section
+from sensorium_models.systems import AnimalGroup, ResponseUnit, TrainingSetName
 
 TierRole = Literal["train", "select", "test", "unused"]
 StimulusType = Literal["movie", "pink_noise", "gaussian_dots", "random_dots", "gabor", "images"]

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sensorium_models.recipes import Recipe
 from sensorium_models.recordings import splits as split_lists
 from sensorium_models.recordings.clips import AnimalCycle, Clip, RandomClips
 from sensorium_models.recordings.store import Recording
-from sensorium_models.systems import Recipe
 
 
 class TrainingError(ValueError):
