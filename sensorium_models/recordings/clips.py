@@ -1,35 +1,212 @@
-"""Clips for networks: batches of raw frames cut from recording stores, in a reproducible order.
+"""Clips for networks: what a batch of raw frames is, and how it is read from recording stores.
 
-Sampling follows the released kit: every trial once per pass in shuffled order, a random start at
-each visit, animals in turn. All randomness is a function of seed, animal and number of the pass, so
-that a position in the data is two integers.
+`Places` says where the clips of a batch lie (the samplers decide that), `read_clips` reads them:
+one contiguous read per clip and modality, straight into the arrays of the batch, which may lie in
+memory that is used again and again (`Arena`).
 """
 
-import zlib
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 
 from sensorium_models.recordings.store import Recording
+
+# Arrays of a batch begin at multiples of this, as processors and copies to a GPU like them.
+_ALIGNMENT = 64
 
 
 @dataclass(frozen=True)
 class Clip:
     """B clips of T frames, raw values, all of the same length.
 
-    `valid` is False for frames that only fill up a batch; `frame` counts from the trial's start.
+    `valid` is False for frames that only fill up a batch (zeros); `frame` counts from the trial's
+    start. Where a batch mixes animals, whose neurons differ in number, responses are one array per
+    clip. `partner` holds, for CutMix, a second clip of the same animal for every clip: whoever
+    mixes takes it out (`dataclasses.replace(clip, partner=None)`).
     """
 
     video: np.ndarray  # (B, 1, T, H, W) uint8 or float32
     behavior: np.ndarray | None  # (B, T, 2) float32: pupil dilation, running speed
     pupil_center: np.ndarray | None  # (B, T, 2) float32
-    responses: np.ndarray | None  # (B, T, N) float32
+    responses: Any  # (B, T, N) float32, B arrays (T, N of the animal) where animals mix, or None
     animal: tuple[str, ...]  # B
     trial: np.ndarray  # (B,) int64
     frame: np.ndarray  # (B, T) int64
     valid: np.ndarray  # (B, T) bool
+    partner: "Clip | None" = None
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where B clips lie: `frames[i]` frames of trial `trial[i]`, `step` apart, from `start[i]` on.
+
+    A clip with fewer frames than the longest of its batch is filled up behind its last frame.
+    """
+
+    animal: tuple[str, ...]  # B
+    trial: np.ndarray  # (B,) int64
+    start: np.ndarray  # (B,) int64
+    frames: np.ndarray  # (B,) int64
+    step: int = 1
+    mixed: bool = False  # responses as one array per clip, even if all are of one animal
+    partner: "Places | None" = None
+
+    def at(self, rows: np.ndarray) -> "Places":
+        """The clips at `rows`, in that order."""
+        return replace(
+            self,
+            animal=tuple(self.animal[row] for row in rows),
+            trial=self.trial[rows],
+            start=self.start[rows],
+            frames=self.frames[rows],
+            partner=None if self.partner is None else self.partner.at(rows),
+        )
+
+
+def joined(parts: Sequence[Places]) -> Places:
+    """All clips of `parts`, which agree in step and in having partners."""
+    partners = [part.partner for part in parts if part.partner is not None]
+    return replace(
+        parts[0],
+        animal=tuple(animal for part in parts for animal in part.animal),
+        trial=np.concatenate([part.trial for part in parts]),
+        start=np.concatenate([part.start for part in parts]),
+        frames=np.concatenate([part.frames for part in parts]),
+        partner=joined(partners) if partners else None,
+    )
+
+
+class Empty(Protocol):
+    """Like `numpy.empty`: an array whose values do not matter."""
+
+    def __call__(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray: ...
+
+
+class Arena:
+    """Arrays laid end to end in one piece of memory, which is used anew for every batch."""
+
+    def __init__(self, memory: Any) -> None:
+        """`memory`: anything that exposes writable bytes; the arrays are views of it."""
+        self._bytes = np.frombuffer(memory, dtype=np.uint8)
+        self._used = 0
+
+    def clear(self) -> None:
+        """Give all memory to the next arrays; those handed out before will be overwritten."""
+        self._used = 0
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """The next array of the arena.
+
+        Raises:
+            ValueError: it does not fit.
+        """
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        start, self._used = self._used, self._used + _aligned(size)
+        if start + size > len(self._bytes):
+            raise ValueError(
+                f"A batch needs {start + size:,} bytes or more, but its memory has"
+                f" {len(self._bytes):,}: the batch is larger than its sampler said."
+            )
+        return self._bytes[start : start + size].view(dtype).reshape(shape)
+
+
+def read_clips(
+    recordings: Mapping[str, Recording],
+    places: Places,
+    *,
+    responses: bool = True,
+    empty: Empty = np.empty,
+) -> Clip:
+    """Read the clips at `places`, one contiguous read per clip and modality.
+
+    Args:
+        recordings: the store of every animal in `places`.
+        responses: whether to read them; those of withheld trials cannot be.
+        empty: where the arrays lie: new memory, or `Arena.empty`.
+
+    Raises:
+        WithheldResponsesError: the responses of a trial are withheld.
+        StoreError: a trial has no such frames, or its store cannot be read.
+        ValueError: the animals of one batch show frames of different size, or differ in modalities.
+    """
+    partner = None
+    if places.partner is not None:
+        second = replace(places.partner, mixed=places.mixed)
+        partner = read_clips(recordings, second, responses=responses, empty=empty)
+    stores = [recordings[animal] for animal in places.animal]
+    shown = common_inputs({animal: recordings[animal] for animal in places.animal})
+    batch, frames = len(stores), int(places.frames.max())
+    valid = np.arange(frames) < places.frames[:, np.newaxis]
+
+    def together(modality: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        values = empty((batch, frames, *shape), dtype)
+        for row, store in enumerate(stores):
+            _fill(store, modality, places, row, values[row])
+        return values
+
+    pairs = {
+        modality: together(modality, (2,), np.dtype(np.float32))
+        for modality in ("behavior", "pupil_center")
+        if modality in shown.modalities
+    }
+    recorded: Any = None
+    if responses and places.mixed:
+        recorded = tuple(empty((frames, store.neurons), np.dtype(np.float32)) for store in stores)
+        for row, store in enumerate(stores):
+            _fill(store, "responses", places, row, recorded[row])
+    elif responses:
+        recorded = together("responses", (stores[0].neurons,), np.dtype(np.float32))
+    return Clip(
+        video=together("video", shown.frame_shape, shown.video_dtype)[:, np.newaxis],
+        behavior=pairs.get("behavior"),
+        pupil_center=pairs.get("pupil_center"),
+        responses=recorded,
+        animal=places.animal,
+        trial=places.trial,
+        frame=places.start[:, np.newaxis] + places.step * np.arange(frames),
+        valid=valid,
+        partner=partner,
+    )
+
+
+def clip_bytes(recording: Recording, frames: int) -> int:
+    """Memory that one clip of `frames` frames takes in an `Arena`, at most."""
+    # Float32 video, because another animal of the batch may need that.
+    elements = math.prod(recording.frame_shape) + 2 + 2 + recording.neurons
+    return 4 * frames * elements + 4 * _ALIGNMENT
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the clips of several animals have in common."""
+
+    modalities: tuple[str, ...]
+    frame_shape: tuple[int, int]
+    video_dtype: np.dtype  # float32 unless all are uint8
+
+
+def common_inputs(recordings: Mapping[str, Recording]) -> Inputs:
+    """What one batch of clips of all these animals looks like.
+
+    Raises:
+        ValueError: their frames differ in size, or only some have a modality.
+    """
+    first, *others = recordings.values()
+    for other in others:
+        for what, one, another in (
+            ("frames (height, width)", first.frame_shape, other.frame_shape),
+            ("modalities", first.modalities, other.modalities),
+        ):
+            if one != another:
+                raise ValueError(
+                    f"Animals {first.animal} and {other.animal} cannot share a batch: their {what}"
+                    f" are {one} and {another}. Train them in turn, or leave one out."
+                )
+    dtype = np.result_type(*(recording.video_dtype for recording in recordings.values()))
+    return Inputs(first.modalities, first.frame_shape, dtype)
 
 
 def whole_trial(
@@ -37,7 +214,10 @@ def whole_trial(
 ) -> Clip:
     """One trial from its first frame to its end, at most `cap_frames`, as a batch of one."""
     frames = usable_frames(recording, trial, cap_frames)
-    return _read(recording, [trial], [0], frames, responses=responses)
+    places = Places(
+        (recording.animal,), np.array([trial]), np.array([0]), frames=np.array([frames])
+    )
+    return read_clips({recording.animal: recording}, places, responses=responses)
 
 
 def usable_frames(recording: Recording, trial: int, cap_frames: int | None) -> int:
@@ -46,186 +226,16 @@ def usable_frames(recording: Recording, trial: int, cap_frames: int | None) -> i
     return frames if cap_frames is None else min(frames, cap_frames)
 
 
-class RandomClips:
-    """Batches of random clips of one animal: every trial once per pass, one new clip per visit.
-
-    Args:
-        trials: indices of the trials to draw from.
-        clip_frames: length of every clip.
-        batch_size: clips per batch, from distinct trials; the last batch of a pass may be smaller.
-        cap_frames: frames beyond this index are never used; None uses all.
-        seed: of the whole training; the animal's name makes its own stream of it.
-        sequential: visit the trials in the given order (starts stay random).
-
-    The start of a clip is drawn from 0 .. T - clip_frames - 1: the last possible one is never used,
-    as in the released kit, except where it is the only one.
-    """
-
-    def __init__(
-        self,
-        *,
-        recording: Recording,
-        trials: Sequence[int] | np.ndarray,
-        clip_frames: int,
-        batch_size: int,
-        cap_frames: int | None,
-        seed: int,
-        sequential: bool = False,
-    ) -> None:
-        self.recording = recording
-        self._trials = np.asarray(trials, dtype=np.int64)
-        if clip_frames < 1 or batch_size < 1 or seed < 0:
-            raise ValueError(
-                f"Clips need at least one frame and one clip per batch and a seed from 0 on, not"
-                f" clip_frames={clip_frames}, batch_size={batch_size}, seed={seed}."
-            )
-        if self._trials.ndim != 1 or len(self._trials) == 0:
-            raise ValueError(
-                f"There is no trial of animal {recording.animal} to draw clips from. Check the"
-                " split."
-            )
-        frames = np.asarray([usable_frames(recording, t, cap_frames) for t in self._trials])
-        if (short := np.flatnonzero(frames < clip_frames)).size:
-            raise ValueError(
-                f"Trial {self._trials[short[0]]} of animal {recording.animal} has"
-                f" {frames[short[0]]} usable frames, fewer than a clip of {clip_frames}. Use"
-                " shorter clips or leave the trial out of the split."
-            )
-        self._starts_below = np.maximum(frames - clip_frames, 1)
-        self._clip_frames = clip_frames
-        self._batch_size = batch_size
-        self._stream = (seed, zlib.crc32(recording.animal.encode()))
-        self._sequential = sequential
-        self._begin(0)
-
-    @property
-    def batches_per_pass(self) -> int:
-        return -(-len(self._trials) // self._batch_size)
-
-    def next_batch(self) -> Clip:
-        """The next batch; after the last one of a pass a new pass begins."""
-        if self._position == len(self._trials):
-            self._begin(self._pass + 1)
-        visits = self._order[self._position : self._position + self._batch_size]
-        clip = _read(
-            self.recording,
-            self._trials[visits],
-            self._starts[visits],
-            self._clip_frames,
-            responses=True,
-        )
-        self._position += len(visits)
-        return clip
-
-    def restart(self) -> None:
-        """Begin a new pass, unless one has just begun."""
-        if self._position:
-            self._begin(self._pass + 1)
-
-    def state(self) -> dict[str, int]:
-        """The position, as plain numbers; `restore` continues from it exactly."""
-        return {"pass": self._pass, "position": self._position}
-
-    def restore(self, state: Mapping[str, int]) -> None:
-        position = int(state["position"])
-        if not 0 <= position <= len(self._trials):
-            raise ValueError(
-                f"Position {position} lies outside the {len(self._trials)} trials of animal"
-                f" {self.recording.animal}: the saved state is that of another split. Train anew."
-            )
-        self._begin(int(state["pass"]))
-        self._position = position
-
-    def _begin(self, number: int) -> None:
-        random = np.random.default_rng([*self._stream, number])
-        order = random.permutation(len(self._trials))
-        self._order = np.arange(len(order)) if self._sequential else order
-        self._starts = random.integers(0, self._starts_below)
-        self._pass = number
-        self._position = 0
+def _fill(store: Recording, modality: str, places: Places, row: int, out: np.ndarray) -> None:
+    frames, start = int(places.frames[row]), int(places.start[row])
+    stop = start + (frames - 1) * places.step + 1
+    trial = int(places.trial[row])
+    if modality == "video" and store.video_dtype != out.dtype:
+        out[:frames] = store.read(modality, trial, start, stop, step=places.step)
+    else:
+        store.read(modality, trial, start, stop, step=places.step, out=out[:frames])
+    out[frames:] = 0
 
 
-class AnimalCycle:
-    """Batches of several animals in turn, as many rounds per epoch as the largest animal needs.
-
-    Smaller animals begin further passes within the epoch; every epoch begins all animals anew, as
-    the released kit's long cycle does.
-    """
-
-    def __init__(self, clips: Mapping[str, RandomClips]) -> None:
-        if not clips:
-            raise ValueError("Training needs at least one animal. Check the split.")
-        self._clips = dict(clips)
-        self._batch = 0  # within the epoch
-
-    @property
-    def animals(self) -> tuple[str, ...]:
-        return tuple(self._clips)
-
-    @property
-    def rounds_per_epoch(self) -> int:
-        return max(clips.batches_per_pass for clips in self._clips.values())
-
-    @property
-    def batches_per_epoch(self) -> int:
-        return self.rounds_per_epoch * len(self._clips)
-
-    def next_batch(self) -> Clip:
-        if self._batch == self.batches_per_epoch:
-            self._batch = 0
-            for clips in self._clips.values():
-                clips.restart()
-        animal = self.animals[self._batch % len(self._clips)]
-        self._batch += 1
-        return self._clips[animal].next_batch()
-
-    def state(self) -> dict[str, Any]:
-        return {
-            "batch": self._batch,
-            "animals": {animal: clips.state() for animal, clips in self._clips.items()},
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        saved = state["animals"]
-        if list(saved) != list(self._clips) or not 0 <= state["batch"] <= self.batches_per_epoch:
-            raise ValueError(
-                f"The saved position is of animals {', '.join(saved)}, but this training is of"
-                f" {', '.join(self._clips)} with {self.batches_per_epoch} batches. Train anew."
-            )
-        self._batch = int(state["batch"])
-        for animal, clips in self._clips.items():
-            clips.restore(saved[animal])
-
-
-def _read(
-    recording: Recording,
-    trials: Sequence[int] | np.ndarray,
-    starts: Sequence[int] | np.ndarray,
-    frames: int,
-    *,
-    responses: bool,
-) -> Clip:
-    """Clips of `frames` frames, one per trial, read straight into the arrays of the batch."""
-    batch = len(trials)
-    shapes: dict[str, tuple[int, ...]] = {"video": recording.frame_shape}
-    for modality in ("behavior", "pupil_center"):
-        if modality in recording.modalities:
-            shapes[modality] = (2,)
-    if responses:
-        shapes["responses"] = (recording.neurons,)
-    arrays = {}
-    for modality, shape in shapes.items():
-        dtype = recording.video_dtype if modality == "video" else np.dtype(np.float32)
-        arrays[modality] = values = np.empty((batch, frames, *shape), dtype=dtype)
-        for row, (trial, start) in enumerate(zip(trials, starts, strict=True)):
-            recording.read(modality, int(trial), int(start), int(start) + frames, out=values[row])
-    return Clip(
-        video=arrays["video"][:, np.newaxis],
-        behavior=arrays.get("behavior"),
-        pupil_center=arrays.get("pupil_center"),
-        responses=arrays.get("responses"),
-        animal=(recording.animal,) * batch,
-        trial=np.asarray(trials, dtype=np.int64),
-        frame=np.asarray(starts, dtype=np.int64)[:, np.newaxis] + np.arange(frames),
-        valid=np.ones((batch, frames), dtype=bool),
-    )
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT

@@ -2,8 +2,14 @@
 
 Raw values, time first, the valid frames of all trials end to end, contiguous and uncompressed, so
 that a clip is one read. This module knows the layout; `preprocess` writes it.
+
+Frames are read past HDF5, straight from where it says that a dataset lies: one copy, from the page
+cache to where the caller wants them, without HDF5's global lock. They are read, not mapped: a
+network file system that fails then ends in a sentence, not in a bus error, and what is read does
+not count as the process's memory.
 """
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +26,9 @@ from sensorium_models.recordings.statistics import Statistics
 
 SCHEMA_VERSION = 1
 WITHHELD = -1
+
+# What one call of the system takes at most (IOV_MAX).
+_PIECES_PER_READ = 1024
 
 
 class StoreError(ValueError):
@@ -47,6 +56,19 @@ class Trials:
         return len(self.frames)
 
 
+@dataclass(frozen=True)
+class _Extent:
+    """Where a dataset lies in the file; its frames follow one another without gaps."""
+
+    offset: int
+    frame_shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def frame_bytes(self) -> int:
+        return math.prod(self.frame_shape) * self.dtype.itemsize
+
+
 class Recording:
     """Read-only handle on one store. Opens instantly, without locking (network file systems), holds
     no data, and can be pickled or used after a fork: it opens the file anew there.
@@ -59,7 +81,7 @@ class Recording:
         self.path = Path(path)
         self._handle: h5py.File | None = None
         self._handle_process = -1
-        self._datasets: dict[str, h5py.Dataset] = {}
+        self._descriptor: int | None = None
         file = self._file
         self.animal: str = file.attrs["animal"]
         self.folder: str = file.attrs["folder"]
@@ -69,6 +91,7 @@ class Recording:
         self.neurons = int(file["responses"].shape[1])
         self.frame_shape: tuple[int, int] = file["video"].shape[1:]
         self.video_dtype: np.dtype = file["video"].dtype
+        self._extents = {name: self._extent(name) for name in self.modalities}
 
     @cached_property
     def trials(self) -> Trials:
@@ -107,16 +130,20 @@ class Recording:
         start: int = 0,
         stop: int | None = None,
         *,
+        step: int = 1,
         out: np.ndarray | None = None,
     ) -> np.ndarray:
         """Raw frames `start` to `stop` (exclusive, default the end) of one trial, time first.
 
         video (T, H, W) uint8 or float32; responses (T, N), behavior, pupil_center (T, 2) float32.
-        One contiguous read, into `out` (contiguous, of that shape) where given.
+        One contiguous read, of which every `step`-th frame is kept, into `out` (contiguous, of that
+        shape and type) where given.
 
         Raises:
             WithheldResponsesError: the responses of this trial are withheld.
-            StoreError: the recording lacks the modality, or the trial has no such frames.
+            StoreError: the recording lacks the modality, the trial has no such frames, or the file
+                cannot be read.
+            ValueError: `out` does not fit.
         """
         if modality not in self.modalities:
             raise StoreError(
@@ -129,10 +156,10 @@ class Recording:
             )
         frames = int(self.trials.frames[trial])
         stop = frames if stop is None else stop
-        if not 0 <= start <= stop <= frames:
+        if not 0 <= start <= stop <= frames or step < 1:
             raise StoreError(
-                f"Frames {start} to {stop} were asked for, but trial {trial} of animal"
-                f" {self.animal} has {frames} frames."
+                f"Frames {start} to {stop} (step {step}) were asked for, but trial {trial} of"
+                f" animal {self.animal} has {frames} frames."
             )
         column = self.trials.first_frame
         if modality == "responses":
@@ -143,12 +170,19 @@ class Recording:
                     f" {self.trials.tier[trial]}) are withheld by the publisher, so they can be"
                     " neither trained on nor scored. Ask only for its inputs."
                 )
-        first = int(column[trial])
-        rows = np.s_[first + start : first + stop]
-        dataset = self._dataset(modality)
+        extent = self._extents[modality]
+        shape = (len(range(start, stop, step)), *extent.frame_shape)
         if out is None:
-            return dataset[rows]
-        dataset.read_direct(out, source_sel=rows)
+            out = np.empty(shape, extent.dtype)
+        elif out.shape != shape or out.dtype != extent.dtype or not out.flags.c_contiguous:
+            raise ValueError(
+                f"The {modality} of {shape[0]} frames of animal {self.animal} need a contiguous"
+                f" array {shape} of {extent.dtype}, but were given one {out.shape} of {out.dtype}."
+            )
+        if out.size:
+            first = int(column[trial]) + start
+            pieces = _every(step, out.reshape(len(out), -1).view(np.uint8))
+            self._read_bytes(pieces, extent.offset + first * extent.frame_bytes)
         return out
 
     def statistics(
@@ -182,8 +216,9 @@ class Recording:
     def close(self) -> None:
         if self._handle is not None and self._handle_process == os.getpid():
             self._handle.close()
-        self._handle = None
-        self._datasets = {}
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+        self._handle = self._descriptor = None
 
     def __enter__(self) -> Self:
         return self
@@ -202,20 +237,55 @@ class Recording:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["path"])  # type: ignore[misc]
 
+    def __del__(self) -> None:
+        if getattr(self, "_descriptor", None) is not None:
+            self.close()
+
     @property
     def _file(self) -> h5py.File:
         # A handle inherited through fork shares the file's state with the parent: open another.
         if self._handle is None or self._handle_process != os.getpid():
             self._handle = self._open()
             self._handle_process = os.getpid()
-            self._datasets = {}
         return self._handle
 
-    def _dataset(self, modality: str) -> h5py.Dataset:
-        file = self._file
-        if modality not in self._datasets:
-            self._datasets[modality] = file[modality]
-        return self._datasets[modality]
+    def _read_bytes(self, pieces: list[np.ndarray], offset: int) -> None:
+        """Fill `pieces`, one after the other, with the bytes of the file from `offset` on."""
+        if self._descriptor is None:  # reads give their own offset, so forks may share it
+            self._descriptor = os.dup(self._file.id.get_vfd_handle())
+        try:
+            while pieces:
+                count = os.preadv(self._descriptor, pieces[:_PIECES_PER_READ], offset)  # type: ignore[arg-type]
+                if count == 0:
+                    raise OSError("the file ends before its data")
+                offset += count
+                while pieces and count >= len(pieces[0]):
+                    count -= len(pieces.pop(0))
+                if count:
+                    pieces[0] = pieces[0][count:]
+        except OSError as error:
+            raise StoreError(
+                f"{self.path} cannot be read any more ({error}). See whether its disk is reachable"
+                " and whether the file was replaced meanwhile, then start again."
+            ) from error
+
+    def _extent(self, name: str) -> "_Extent":
+        dataset = self._file[name]
+        offset = dataset.id.get_offset()  # None where nothing is stored, or not in one piece
+        if dataset.size == 0:
+            offset = 0
+        if offset is None or not dataset.dtype.isnative:
+            raise StoreError(
+                f"{self.path}: {name} is not stored as one piece of this machine's numbers, so it"
+                " was not written by this program. Remove the file and preprocess again."
+            )
+        end = offset + dataset.size * dataset.dtype.itemsize
+        if end > self.path.stat().st_size:
+            raise StoreError(
+                f"{self.path} is cut short: {name} ends at byte {end:,}. Remove it and preprocess"
+                " again."
+            )
+        return _Extent(offset, dataset.shape[1:], dataset.dtype)
 
     def _open(self) -> h5py.File:
         if not self.path.exists():
@@ -247,3 +317,11 @@ def digests(stores: Mapping[str, Path]) -> dict[str, str]:
         with Recording(path) as recording:
             found[animal] = recording.digest
     return found
+
+
+def _every(step: int, frames: np.ndarray) -> list[np.ndarray]:
+    """Where the bytes of a contiguous read go: `frames` (T, bytes), and what lies between them."""
+    if step == 1:
+        return [frames.reshape(-1)]
+    between = np.empty((step - 1) * frames.shape[1], np.uint8)
+    return [piece for frame in frames for piece in (frame, between)][:-1]

@@ -13,7 +13,8 @@ import torch
 from sensorium_models.networks.build import animal_facts, build_encoder
 from sensorium_models.networks.encoder import AnimalFacts
 from sensorium_models.networks.inputs import CHANNELS_OF, AnimalInputs
-from sensorium_models.recordings.clips import Clip, RandomClips
+from sensorium_models.recordings.clips import Clip
+from sensorium_models.recordings.samplers import RandomClips
 from sensorium_models.recordings.store import Recording
 from sensorium_models.systems import System
 from sensorium_models.training.positions import (

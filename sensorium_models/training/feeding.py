@@ -16,7 +16,9 @@ import pandas as pd
 
 from sensorium_models.recipes import Recipe
 from sensorium_models.recordings import splits as split_lists
-from sensorium_models.recordings.clips import AnimalCycle, Clip, RandomClips
+from sensorium_models.recordings.clips import Clip
+from sensorium_models.recordings.samplers import RandomClips
+from sensorium_models.recordings.several_animals import AnimalCycle
 from sensorium_models.recordings.store import Recording
 
 

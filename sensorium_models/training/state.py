@@ -14,7 +14,7 @@ import torch
 from sensorium_models.networks.build import build_encoder
 from sensorium_models.networks.inputs import AnimalInputs, to_device
 from sensorium_models.recipes import PlateauSchedule
-from sensorium_models.recordings.clips import AnimalCycle
+from sensorium_models.recordings.several_animals import AnimalCycle
 from sensorium_models.recordings.store import Recording
 from sensorium_models.systems import System
 from sensorium_models.training.facts import recorded_facts, starting_facts, usable_caps

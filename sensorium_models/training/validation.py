@@ -17,7 +17,8 @@ from sensorium_models.evaluation.streaming import JointMoments
 from sensorium_models.networks.encoder import Encoder
 from sensorium_models.networks.inputs import AnimalInputs, to_device
 from sensorium_models.predictions import scored_frames
-from sensorium_models.recordings.clips import Clip, RandomClips, whole_trial
+from sensorium_models.recordings.clips import Clip, whole_trial
+from sensorium_models.recordings.samplers import RandomClips
 from sensorium_models.recordings.store import Recording
 from sensorium_models.systems import System
 
@@ -106,7 +107,7 @@ class ClipObjective(Objective):
 
     def pairs(self, animal: str) -> Iterator[Pair]:
         clips = self._clips[animal]
-        for _ in range(clips.batches_per_pass):
+        for _ in range(clips.batches_per_epoch):
             batch = clips.next_batch()
             clip = to_device(batch, self.device)
             valid = batch.valid[:, -self._frames :]

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sensorium_models.recordings.clips import AnimalCycle
+from sensorium_models.recordings.several_animals import AnimalCycle
 from sensorium_models.recordings.store import Recording
 from sensorium_models.training.feeding import (
     ReadAhead,

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from sensorium_models.networks.encoder import Encoder
 from sensorium_models.networks.inputs import to_device
 from sensorium_models.networks.members import load_encoder
-from sensorium_models.recordings.clips import AnimalCycle
+from sensorium_models.recordings.several_animals import AnimalCycle
 from sensorium_models.recordings.store import Recording
 from sensorium_models.training import state
 from sensorium_models.training.checkpoints import CheckpointError
