@@ -101,9 +101,7 @@ def validated(model: type[Model], content: dict[str, Any], origin: Origin) -> Mo
 
 def _sentence(model: type[BaseModel], problem: Any, origin: Origin) -> str:
     # The tag of a union is part of pydantic's location but no key of the file.
-    path = [
-        str(part) for part in problem["loc"] if str(part) not in ("gin", "directory", "simulated")
-    ]
+    path = _without_tags(model, problem["loc"])
     key = ".".join(path) or "(whole file)"
     kind = problem["type"]
     if kind == "extra_forbidden":
@@ -117,6 +115,15 @@ def _sentence(model: type[BaseModel], problem: Any, origin: Origin) -> str:
     return f"{origin.of(path)}: {key}: {text}."
 
 
+def _without_tags(model: Any, location: Sequence[Any]) -> list[str]:
+    path = []
+    for part in location:
+        if part not in _options(model):
+            path.append(str(part))
+        model = _inside(model, part)
+    return path
+
+
 def _keys_at(model: Any, location: Sequence[Any]) -> list[str]:
     """Allowed keys of the section at a pydantic location; empty where that is no fixed section."""
     for part in location:
@@ -127,22 +134,42 @@ def _keys_at(model: Any, location: Sequence[Any]) -> list[str]:
 
 
 def _inside(model: Any, part: Any) -> Any:
+    model = _bare(model)
     if isinstance(model, type) and issubclass(model, BaseModel):
         field = model.model_fields.get(str(part))
         return field.annotation if field else None
+    options = _options(model)
+    if part in options:
+        return options[part]
     arguments = typing.get_args(model)
-    if typing.get_origin(model) in (typing.Union, types.UnionType):
-        for option in arguments:
-            if isinstance(option, type) and issubclass(option, BaseModel):
-                kind = option.model_fields.get("kind")
-                if kind and part in typing.get_args(kind.annotation):
-                    return option
+    if typing.get_origin(model) in _UNIONS:
         return next((a for a in arguments if a is not type(None)), None)
-    if typing.get_origin(model) is Annotated:
-        return _inside(arguments[0], part)
     return arguments[-1] if arguments else None
 
 
+def _options(model: Any) -> dict[Any, type[BaseModel]]:
+    """Sections among which a key `kind` chooses, by its value."""
+    model = _bare(model)
+    options = {}
+    for option in typing.get_args(model) if typing.get_origin(model) in _UNIONS else ():
+        kind = getattr(option, "model_fields", {}).get("kind")
+        if kind is not None:
+            options.update(dict.fromkeys(typing.get_args(kind.annotation), option))
+    return options
+
+
+def _bare(model: Any) -> Any:
+    """A type without `Annotated` and without `None`."""
+    if typing.get_origin(model) is Annotated:
+        return _bare(typing.get_args(model)[0])
+    if typing.get_origin(model) in _UNIONS:
+        some = [a for a in typing.get_args(model) if a is not type(None)]
+        if len(some) == 1:
+            return _bare(some[0])
+    return model
+
+
+_UNIONS = (typing.Union, types.UnionType)
 _ABSENT = object()
 
 

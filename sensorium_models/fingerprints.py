@@ -27,6 +27,7 @@ _NEUTRAL = {
     "sensorium_models.study",
     "sensorium_models.systems",
     "sensorium_models.training_sets",
+    "sensorium_models.recipes",
     "sensorium_models.files",
     "sensorium_models.progress",
     "sensorium_models.provenance",
@@ -95,9 +96,10 @@ def split(study: Study, training_set: str, system: str) -> str:
 
 def member(study: Study, training_set: str, system: str, name: str) -> dict[str, Any]:
     """What decides a trained member: a change here means another network."""
+    axes = study.member_axes(system)[name]
     return {
-        "system": study.systems[system].trained_by(),
-        "axes": study.member_axes(system)[name],
+        "system": study.systems[system].of_member(axes).trained_by(),
+        "axes": axes,
         **_learned(study, training_set, system),
         "scored_frames": study.settings.scored_frames.model_dump(mode="json"),
         "sources": source_digest("sensorium_models.training.loop", *_classes(study, system)),

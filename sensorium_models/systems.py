@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from sensorium_models.configuration import (
     REPOSITORY,
@@ -22,7 +22,8 @@ from sensorium_models.configuration import (
     read_yaml,
     validated,
 )
-from sensorium_models.training_sets import Distillation, TrainingSet, TrainingSetName
+from sensorium_models.recipes import Recipe
+from sensorium_models.training_sets import TrainingSet, TrainingSetName
 
 NormalisationScheme = Literal["per_frame_published", "per_frame_train", "global_train", "none"]
 ResponseUnit = Literal["per_frame_published", "per_frame_train", "per_neuron_train", "raw"]
@@ -53,79 +54,6 @@ class Inputs(Section):
         return self
 
 
-class Loss(Section):
-    """`poisson`: sum of rate - response * ln(rate + epsilon) over clips, frames and neurons.
-
-    `scale: sqrt_trials_per_clip` multiplies it by sqrt(trials of the recording / clips of a batch).
-    """
-
-    kind: Literal["poisson"]
-    epsilon: float = Field(gt=0)
-    scale: Literal["none", "sqrt_trials_per_clip"]
-
-
-class Optimizer(Section):
-    """AdamW over all parameters in one group."""
-
-    kind: Literal["adamw"]
-    learning_rate: float = Field(gt=0)
-    betas: tuple[float, float]
-    epsilon: float = Field(gt=0)
-    weight_decay: float = Field(ge=0)
-
-
-class PlateauSchedule(Section):
-    """Rounds that end when the objective stops improving; a learning rate that drops on a plateau.
-
-    The two counters are independent (model card of the factorized baseline, section 8).
-    """
-
-    kind: Literal["plateau"]
-    max_epochs: int = Field(ge=1)
-    rounds: int = Field(ge=1)
-    patience_epochs: int = Field(ge=1)
-    tolerance: float = Field(ge=0)
-    learning_rate_factor: float = Field(gt=0, lt=1)
-    learning_rate_patience_epochs: int = Field(ge=0)
-    minimum_learning_rate: float = Field(ge=0)
-
-
-class Validation(Section):
-    """The objective: mean single-trial correlation on the `select` trials of the split.
-
-    `clips`: as in training, one random clip per trial; `whole_trials`: every scored frame of them.
-    `skip_frames` initial frames of a clip (or trial) never count.
-    """
-
-    frames: Literal["clips", "whole_trials"]
-    skip_frames: int = Field(ge=0)
-
-
-class StartPositions(Section):
-    """How `positions: response_triggered_average` finds where each neuron looks.
-
-    The video up to `lag_frames` before a response is averaged over squares of `pool` pixels and
-    smoothed with a standard deviation of `smoothing_pixels`; the strongest pixel is the start.
-    """
-
-    lag_frames: int = Field(default=15, ge=0)
-    pool: int = Field(default=1, ge=1)
-    smoothing_pixels: float = Field(default=1.5, ge=0)
-
-
-class Recipe(Section):
-    """How a member is trained."""
-
-    clip_frames: int = Field(ge=1)
-    clips_per_batch: int = Field(ge=1)
-    step: Literal["all_animals_summed"]
-    loss: Loss
-    optimizer: Optimizer
-    schedule: PlateauSchedule
-    validation: Validation
-    start_positions: StartPositions = StartPositions()
-
-
 class Resources(Section):
     """What one training job asks of the cluster."""
 
@@ -153,8 +81,9 @@ class System(Section):
     response_unit: ResponseUnit
     training_sets: dict[TrainingSetName, TrainingSet] = Field(min_length=1)
     members: dict[str, list[int | str]] = Field(min_length=1)
-    distillation: Distillation | None = None
     recipe: Recipe
+    # By axis and value: what is laid over this file for the members with that value.
+    by_axis: dict[str, dict[str, dict[str, Any]]] = Field(default_factory=dict)
     prediction_chunk_frames: int = Field(ge=1)
     resources: Resources
 
@@ -188,15 +117,60 @@ class System(Section):
         named: dict[str, dict[str, int | str]] = {}
         for values in itertools.product(*self.members.values()):
             axes = dict(zip(self.members, values, strict=True))
-            named[_member_name(axes)] = axes
+            named[self.name_of(axes)] = axes
         return named
+
+    def name_of(self, axes: Mapping[str, int | str]) -> str:
+        """Name of the member with these values."""
+        # Numbers carry their axis (`seed42`); words speak for themselves (`basic`).
+        values = [(axis, axes[axis]) for axis in self.members]
+        return "-".join(f"{axis}{v}" if isinstance(v, int) else v for axis, v in values)
+
+    @field_validator("by_axis", mode="before")
+    @classmethod
+    def _values_are_words(cls, axes: Any) -> Any:
+        if not isinstance(axes, Mapping):
+            return axes
+        return {
+            axis: {str(value): changes for value, changes in values.items()}
+            if isinstance(values, Mapping)
+            else values
+            for axis, values in axes.items()
+        }
+
+    @model_validator(mode="after")
+    def _axes_fit(self) -> "System":
+        for axis, values in self.by_axis.items():
+            if axis not in self.members:
+                raise ValueError(
+                    f"by_axis: there is no axis {axis}; axes are {', '.join(self.members)}"
+                )
+            for value in values:
+                try:
+                    self.of_member({axis: value})
+                except ValidationError as error:
+                    first = error.errors()[0]
+                    key = ".".join(str(part) for part in first["loc"])
+                    raise ValueError(f"by_axis: {axis}: {value}: {key}: {first['msg']}") from None
+        return self
+
+    def of_member(self, axes: Mapping[str, int | str]) -> "System":
+        """The system as the member with these values trains it: `by_axis` applied, and empty."""
+        if not self.by_axis:
+            return self
+        content = self.model_dump()
+        changes = content.pop("by_axis")
+        for axis, value in axes.items():
+            content = with_changes(content, changes.get(axis, {}).get(str(value), {}))
+        return System.model_validate(content)
 
     def teacher_of(self, axes: Mapping[str, int | str]) -> str | None:
         """Name of the member from which the one with these values learns, if it does."""
-        if self.distillation is None:
+        distillation = self.of_member(axes).recipe.distillation
+        if distillation is None:
             return None
-        teacher = {axis: self.distillation.teacher.get(axis, value) for axis, value in axes.items()}
-        return None if teacher == axes else _member_name(teacher)
+        teacher = {axis: distillation.teacher.get(axis, value) for axis, value in axes.items()}
+        return self.name_of(teacher)
 
     def trained_by(self) -> dict[str, Any]:
         """The part of the file that decides a trained member; titles and resources do not."""
@@ -208,6 +182,7 @@ class System(Section):
             "members",
             "training_sets",
             "resources",
+            "by_axis",
             "prediction_chunk_frames",
         ):
             decisive.pop(key)
@@ -236,7 +211,17 @@ def load_system(
         content["members"] = members[name]
         source = Path(origin.of(["members", name]))
         contents = [*contents, (source, {"members": content["members"]})]
-    return validated(System, {**content, "name": name}, Origin(contents, content))
+    where = Origin(contents, content)
+    system = validated(System, {**content, "name": name}, where)
+    for member, axes in system.member_axes().items():
+        teacher = system.teacher_of(axes)
+        if teacher is not None and (teacher == member or teacher not in system.member_axes()):
+            raise where.error(
+                "recipe.distillation.teacher",
+                f"{teacher} is no other member that {member} could learn from; name other values "
+                f"of the axes {', '.join(system.members)}, and give distillation under by_axis",
+            )
+    return system
 
 
 def find_system_file(
@@ -258,11 +243,6 @@ def find_system_file(
     raise origin.error(key, f"there is no system {name}; systems are {', '.join(known)}")
 
 
-def _member_name(axes: Mapping[str, int | str]) -> str:
-    # Numbers carry their axis (`seed42`); words speak for themselves (`basic`).
-    return "-".join(f"{axis}{v}" if isinstance(v, int) else v for axis, v in axes.items())
-
-
 def _resolve_system(
     name: str, folders: Sequence[Path], origin: Origin, *, key: str, seen: tuple[str, ...]
 ) -> tuple[dict[str, Any], list[tuple[Path, Mapping[str, Any]]]]:
@@ -280,11 +260,31 @@ def _resolve_system(
         raise ConfigurationError(f"{file}: extends: must be the name of one system.")
     here = Origin([own], own[1])
     base, contents = _resolve_system(parent, folders, here, key="extends", seen=(*seen, name))
-    for key, settings_key in _SETTINGS_OF.items():
-        if content.get(key, base.get(key)) != base.get(key):
-            base.pop(settings_key, None)
     # Members and training sets are lists of choices: a child states them whole.
     for key in ("members", "training_sets"):
         if key in content:
             base.pop(key, None)
-    return merged(base, content), [*contents, own]
+    return with_changes(base, content), [*contents, own]
+
+
+def with_changes(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` laid over it; what belongs to a replaced choice does not stay."""
+    base = dict(base)
+    for key, settings_key in _SETTINGS_OF.items():
+        if changes.get(key, base.get(key)) != base.get(key):
+            base.pop(settings_key, None)
+    recipe, changed = base.get("recipe"), changes.get("recipe")
+    if isinstance(recipe, Mapping) and isinstance(changed, Mapping):
+        base["recipe"] = {
+            part: {}
+            if isinstance(settings, Mapping) and _another_kind(settings, changed.get(part))
+            else settings
+            for part, settings in recipe.items()
+        }
+    return merged(base, changes)
+
+
+def _another_kind(settings: Mapping[str, Any], changes: Any) -> bool:
+    if not isinstance(changes, Mapping):
+        return False
+    return changes.get("kind", settings.get("kind")) != settings.get("kind")

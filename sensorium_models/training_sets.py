@@ -62,12 +62,3 @@ class TrainingSet(Section):
     def fold_selects(self) -> bool:
         """Whether the fold that is left out of training picks the best epoch."""
         return not self.select
-
-
-class Distillation(Section):
-    """Who teaches: the member with these values in place of the student's own on some axes.
-
-    `teacher: {variant: basic}` makes `fold3-basic-seed1` the teacher of `fold3-distilled-seed1`.
-    """
-
-    teacher: dict[str, int | str] = Field(min_length=1)

@@ -19,6 +19,24 @@ ORACLE_OF_OLD = {"animals": "public", "tiers": ["oracle"]}
 FOLDS = {"count": 7, "by": "perceptual_hash"}
 
 # As the cards have them: DwiseNeuro sections 1 and 4.2, ViV1T A1.
+
+
+def distilling(teacher: dict[str, Any]) -> dict[str, Any]:
+    """A recipe by which members of variant `distilled` learn from those with `teacher`'s values."""
+    return {
+        "recipe": {
+            "batches": "mixed_animals",
+            "samples_per_epoch": 8,
+            "loss": {"scale": "weighted_clips"},
+        },
+        "by_axis": {
+            "variant": {
+                "distilled": {"recipe": {"distillation": {"teacher": teacher, "ratio": 0.36}}}
+            }
+        },
+    }
+
+
 DWISENEURO: dict[str, Any] = {
     "training_sets": {
         "published": {
@@ -38,7 +56,7 @@ DWISENEURO: dict[str, Any] = {
         },
     },
     "members": {"fold": list(range(7)), "variant": ["basic", "distilled"], "seed": [42]},
-    "distillation": {"teacher": {"variant": "basic"}},
+    **distilling({"variant": "basic"}),
 }
 VIV1T: dict[str, Any] = {
     "training_sets": {
@@ -203,13 +221,16 @@ def changed(**changes: Any) -> dict[str, Any]:
 
 
 MISTAKES: list[tuple[dict[str, Any], list[str]]] = [
-    (changed(members={"seed": [1]}), ["training_sets.published.folds", "axis fold", "0 to 6"]),
+    (
+        changed(members={"variant": ["basic", "distilled"], "seed": [1]}),
+        ["training_sets.published.folds", "axis fold", "0 to 6"],
+    ),
     (
         changed(members={"fold": [7], "variant": ["basic"], "seed": [1]}),
         ["training_sets.published.folds", "0 to 6"],
     ),
     (
-        changed(distillation={"teacher": {"fold": 0}}),
+        changed(**distilling({"variant": "basic", "fold": 0})),
         ["training_sets.published.folds", "fold1-basic-seed42 learns from a teacher of another"],
     ),
     (changed(published={"folds": None}), ["training_sets.published.select", "is missing"]),

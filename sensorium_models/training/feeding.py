@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sensorium_models.recipes import Recipe
 from sensorium_models.recordings import splits as split_lists
 from sensorium_models.recordings.clips import Clip
 from sensorium_models.recordings.samplers import RandomClips
 from sensorium_models.recordings.several_animals import AnimalCycle
 from sensorium_models.recordings.store import Recording
-from sensorium_models.systems import Recipe
 
 
 class TrainingError(ValueError):

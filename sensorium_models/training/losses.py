@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from sensorium_models.systems import Loss
+from sensorium_models.recipes import Loss
 
 
 class PoissonLoss:

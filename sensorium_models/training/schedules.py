@@ -9,7 +9,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sensorium_models.systems import PlateauSchedule
+from sensorium_models.recipes import PlateauSchedule
 
 # PyTorch's ReduceLROnPlateau leaves the rate alone where it would change by less than this.
 _SMALLEST_DROP = 1e-8

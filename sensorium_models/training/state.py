@@ -13,6 +13,7 @@ import torch
 
 from sensorium_models.networks.build import build_encoder
 from sensorium_models.networks.inputs import AnimalInputs, to_device
+from sensorium_models.recipes import PlateauSchedule
 from sensorium_models.recordings.several_animals import AnimalCycle
 from sensorium_models.recordings.store import Recording
 from sensorium_models.systems import System
@@ -70,7 +71,9 @@ class Training:
             eps=recipe.optimizer.epsilon,
             weight_decay=recipe.optimizer.weight_decay,
         )
-        self.schedule = PlateauRounds(recipe.schedule, learning_rate=recipe.optimizer.learning_rate)
+        self.schedule = PlateauRounds(
+            cast(PlateauSchedule, recipe.schedule), learning_rate=recipe.optimizer.learning_rate
+        )
         cycle = AnimalCycle(random_clips(recordings, trials.train, purpose="train", **streams))
         self.steps_per_epoch = cycle.rounds_per_epoch
         self._batches = ReadAhead(cycle)

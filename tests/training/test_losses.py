@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from sensorium_models.systems import Loss
+from sensorium_models.recipes import Loss
 from sensorium_models.training.losses import PoissonLoss
 
 SETTINGS = {"kind": "poisson", "epsilon": 1e-8}

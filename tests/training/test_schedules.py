@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sensorium_models.systems import PlateauSchedule
+from sensorium_models.recipes import PlateauSchedule
 from sensorium_models.training.schedules import PlateauRounds
 
 PUBLISHED = PlateauSchedule(
