@@ -148,7 +148,8 @@ def _frame_shape(study: Study) -> tuple[int, int]:
 def build_encoder(system: System, facts: Mapping[str, AnimalFacts], *, seed: int) -> Encoder:
     """The untrained network of a system for these animals; the same for the same seed.
 
-    Seeds torch's global generators, then draws core, readouts in the order of `facts`, shifters. A
+    Seeds torch's global generators, then draws core, readouts in the order of `facts`, shifters (a
+    core may leave a part of itself until after the readouts, see `Core.draw_after_readouts`). A
     modality that no animal has is left out: fewer input channels, no shifter.
 
     Raises:
@@ -159,12 +160,13 @@ def build_encoder(system: System, facts: Mapping[str, AnimalFacts], *, seed: int
             raise ConfigurationError(f"animal {animal}: this name is reserved; use another one")
     where = f"system {system.name}"
     torch.manual_seed(seed)
-    core = build_core(system, facts)
+    core: Any = build_core(system, facts)
     _, state_channels = _widths(system, facts)
     readouts = {
         animal: _readout(system, core, known, state_channels, where)
         for animal, known in facts.items()
     }
+    getattr(core, "draw_after_readouts", lambda: None)()
     shifters = None
     if system.shifter is not None and _present("pupil_center", facts, system):
         shifters = {animal: cast(nn.Module, _shifter(system, where)) for animal in facts}

@@ -57,6 +57,9 @@ class Core(nn.Module):
     takes_state: bool = False
     clip_frames: int | None = None
 
+    def draw_after_readouts(self) -> None:
+        """Draw what the published code draws after the readouts; nothing unless overridden."""
+
     def regularizer(self) -> Tensor:
         """Penalty added to the loss of every batch; none unless overridden."""
         return torch.zeros(())
