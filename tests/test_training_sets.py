@@ -231,7 +231,10 @@ MISTAKES: list[tuple[dict[str, Any], list[str]]] = [
     ),
     (
         changed(**distilling({"variant": "basic", "fold": 0})),
-        ["training_sets.published.folds", "fold1-basic-seed42 learns from a teacher of another"],
+        [
+            "training_sets.published.folds",
+            "fold1-distilled-seed42 learns from a teacher of another",
+        ],
     ),
     (changed(published={"folds": None}), ["training_sets.published.select", "is missing"]),
     (
