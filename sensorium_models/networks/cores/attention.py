@@ -64,8 +64,8 @@ Turns = tuple[Rotary, Rotary]  # of queries, of keys
 class ParallelBlock(nn.Module):
     """x + path(W_a attention(LN x)) + path(W_f activation(LN x)), the first projection fused.
 
-    No projection has a bias. Dropout acts on what attention returns (not on its weights) and on the activated features. Both
-    paths are dropped independently, for whole rows of the batch.
+    No projection has a bias. Dropout acts on what attention returns (not on its weights) and on the
+    activated features. Both paths are dropped independently, for whole rows of the batch.
     """
 
     def __init__(self, settings: BlockSettings) -> None:
