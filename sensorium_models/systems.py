@@ -287,6 +287,7 @@ def with_changes(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[st
     for key, settings_key in _SETTINGS_OF.items():
         if changes.get(key, base.get(key)) != base.get(key):
             base.pop(settings_key, None)
+            base.pop("no_gradient", None)  # of other parameters than the new ones
     recipe, changed = base.get("recipe"), changes.get("recipe")
     if isinstance(recipe, Mapping) and isinstance(changed, Mapping):
         base["recipe"] = {

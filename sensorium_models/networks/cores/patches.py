@@ -29,9 +29,8 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # LayerNorm and Linear of a patch p: W (g (p - mean) / std + b) + c
-        # = ((W g) p - mean sum(W g)) / std + (W b + c), and (W g) p is a convolution. A constant
-        # taken off the whole clip changes nothing and keeps the difference well conditioned.
-        x = x - x.mean(dim=(1, 2, 3, 4), keepdim=True)
+        # = ((W g) p - mean sum(W g)) / std + (W b + c), and (W g) p is a convolution. Inputs are
+        # normalised, so that the difference loses no precision worth having.
         mean, inverse_std = self._statistics(x)  # (B, 1, T', h, w)
         gained = self.linear.weight * self.patch_norm.weight
         kernels = gained.unflatten(1, (x.shape[1], *self.window))
