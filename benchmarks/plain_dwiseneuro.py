@@ -33,7 +33,7 @@ def drive(readout: Any, x: Tensor) -> Tensor:
 
 
 def trial(encoder: Any, inputs: Tensor, *, window_frames: int, step: int) -> Tensor:
-    """Rates (L, N) of a trial (C, L, H, W): a window at every frame, one after the other, averaged."""
+    """Rates (L, N) of a trial (C, L, H, W): a window at every frame, one by one, averaged."""
     (readout,) = encoder.readouts.values()
     frames, span = inputs.shape[1], (window_frames - 1) * step
     total = torch.zeros(readout.neurons, frames)

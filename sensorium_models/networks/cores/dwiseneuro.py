@@ -1,8 +1,8 @@
 """The core of DwiseNeuro: depth-wise inverted residual blocks on windows, then the "cortex".
 
-Facts: model card of DwiseNeuro, section 2 (lRomul/sensorium 6849050; first place of SENSORIUM 2023).
-Space is averaged away, so the features are 1 x 1 pixel; there is no history, because an output step
-sees the whole window, later frames included.
+Facts: model card of DwiseNeuro, section 2 (lRomul/sensorium 6849050; first place of SENSORIUM
+2023). Space is averaged away, so the features are 1 x 1 pixel; there is no history, because an
+output step sees the whole window, later frames included.
 """
 
 from collections.abc import Sequence

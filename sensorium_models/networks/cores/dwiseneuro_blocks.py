@@ -1,20 +1,20 @@
 """The layers of DwiseNeuro: positions, the inverted residual block, the channel-shuffle layer.
 
-Facts: model card of DwiseNeuro, sections 2.2 to 2.5 (lRomul/sensorium 6849050). Inside, channels are
-the last dimension, (B, T, H, W, C): there a 1 x 1 x 1 convolution is a matrix product and both
+Facts: model card of DwiseNeuro, sections 2.2 to 2.5 (lRomul/sensorium 6849050). Channels are the
+last dimension here, (B, T, H, W, C): there a 1 x 1 x 1 convolution is a matrix product, and both
 depth-wise convolutions are two-dimensional ones on the same memory.
 """
 
 import math
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Where nothing is learned on a CPU, hidden channels of one clip are computed about this many numbers
-# at a time (4 MB): what stays in the cache is not written to memory and read back at each step.
+# Where nothing is learned on a CPU, hidden channels of one clip are computed about this many
+# numbers at a time (4 MB): what stays in the cache is not written to memory and read back.
 _HIDDEN_AT_ONCE = 1_000_000
 _FEWEST_CHANNELS_AT_ONCE = 32
 
@@ -91,9 +91,9 @@ def folded(convolution: nn.Conv3d, norm: nn.BatchNorm3d) -> tuple[Tensor, Tensor
 
 def _affine(norm: nn.BatchNorm3d) -> tuple[Tensor, Tensor]:
     """Factor and summand (C,) of a batch norm in evaluation."""
-    assert norm.running_mean is not None and norm.running_var is not None
-    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    return scale, norm.bias - norm.running_mean * scale
+    mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+    scale = norm.weight * torch.rsqrt(variance + norm.eps)
+    return scale, norm.bias - mean * scale
 
 
 def spatially(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:

@@ -1,7 +1,8 @@
 """The core of Dynamic-V1FM: a video Swin transformer into which behaviour is added.
 
-Facts: model card of Dynamic-V1FM, section 2 (zhuyu-cs/Dynamic-VFM 5dc582a; second place of SENSORIUM
-2023). As published, and unlike Swin: no layer norm in or after the blocks, and every block shifted.
+Facts: model card of Dynamic-V1FM, section 2 (zhuyu-cs/Dynamic-VFM 5dc582a; second place of
+SENSORIUM 2023). As published, and unlike Swin: no layer norm in or after the blocks, and every
+block shifted.
 """
 
 from collections.abc import Sequence
@@ -164,7 +165,7 @@ class VideoSwinCore(Core):
                 )
         if clip_frames % patch[0]:
             raise ValueError(
-                f"clip_frames ({clip_frames}) must be a multiple of the {patch[0]} frames of a patch"
+                f"clip_frames ({clip_frames}) must be a multiple of a patch's {patch[0]} frames"
             )
         if embedding % patch[0] or embedding % heads:
             raise ValueError(

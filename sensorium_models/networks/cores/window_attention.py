@@ -1,7 +1,7 @@
 """Self-attention within shifted windows of space and time, without a table of scores being kept.
 
-Facts: model card of Dynamic-V1FM, section 2.2 (zhuyu-cs/Dynamic-VFM 5dc582a; Video Swin Transformer,
-Liu et al. 2022). Tokens are (B, T, H, W, C).
+Facts: model card of Dynamic-V1FM, section 2.2 (zhuyu-cs/Dynamic-VFM 5dc582a; Video Swin
+Transformer, Liu et al. 2022). Tokens are (B, T, H, W, C).
 """
 
 import math
@@ -58,7 +58,8 @@ class WindowAttention(nn.Module):
             index = (tokens.to(x.device)[:, None] + first).flatten(0, 1)
             qkv = self.qkv(rows[index]).unflatten(-1, (3, self.heads, -1))  # (M, L, 3, heads, d)
             logits = bias if mask is None else bias + mask.to(bias.device, bias.dtype)
-            y = attend(*qkv.permute(2, 0, 3, 1, 4), logits)  # (M, heads, L, d)
+            query, key, value = qkv.permute(2, 0, 3, 1, 4)
+            y = attend(query, key, value, logits)  # (M, heads, L, d)
             attended.append(y.transpose(1, 2).reshape(len(tokens), clips, -1, channels))
         every = torch.cat(attended).transpose(0, 1).flatten(1, 2)  # (B, windows * L, C)
         return self.projection(every[:, layout.origin.to(x.device)]).unflatten(1, grid)

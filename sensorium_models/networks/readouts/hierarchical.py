@@ -5,7 +5,7 @@ pool over the axis of neurons, not over space or time.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,37 @@ class AdaptiveFusion(nn.Module):
     def forward(self, levels: Tensor) -> Tensor:
         gates = self.layers(levels.mean(dim=(2, 3)))
         return (levels * gates[:, :, None, None]).sum(dim=1)
+
+
+class PseudoNeurons(nn.Module):
+    """N // s pseudo-neurons: where they look, what they weigh, what their neurons make of it.
+
+    At least one, where an animal has fewer than s neurons.
+    """
+
+    def __init__(self, *, neurons: int, scale: int, channels: int) -> None:
+        super().__init__()
+        units, pseudo_neurons = REFINE_UNITS[scale], max(1, neurons // scale)
+        self.features = nn.Parameter(torch.full((channels, pseudo_neurons), 1 / channels))
+        # One-by-one convolutions of a single channel as linear maps; the last has no bias.
+        self.refine = nn.Sequential(nn.Linear(1, units), nn.ELU(), nn.Linear(units, 1, bias=False))
+        place, source = (
+            nearest_neurons(neurons, pseudo_neurons),
+            nearest_neurons(pseudo_neurons, neurons),
+        )
+        self.register_buffer("place", place, persistent=False)
+        self.register_buffer("source", source, persistent=False)
+
+    def read(self, sampled: Tensor) -> Tensor:
+        """Readings (M, N // s) from features (M, C, N) where the neurons look, shift included."""
+        return torch.einsum("mcn,cn->mn", sampled[:, :, self.place], self.features)  # type: ignore[index]
+
+    def forward(self, level: Tensor) -> Tensor:
+        """Readings (..., N // s), refined and repeated, (..., N).
+
+        Refined first: a function of one number is the same before the repetition as after it.
+        """
+        return self.refine(level[..., None])[..., 0][..., self.source]
 
 
 class HierarchicalReadout(GaussianReadout):
@@ -73,30 +104,24 @@ class HierarchicalReadout(GaussianReadout):
             feature_penalty=0.0,
         )
         known = list(REFINE_UNITS)
-        if not isinstance(scales, list | tuple) or list(scales) != [s for s in known if s in scales]:
+        if not isinstance(scales, list | tuple) or list(scales) != [
+            s for s in known if s in scales
+        ]:
             raise ValueError(f"scales must be some of {known}, in this order, not {scales!r}")
         if fusion not in get_args(Fusion):
             raise ValueError(f"fusion must be one of {', '.join(get_args(Fusion))}, not {fusion!r}")
-        self.scales = tuple(scales)
-        start = 1 / in_channels
-        self.scale_features = nn.ParameterDict(
-            {str(s): torch.full((in_channels, facts.neurons // s), start) for s in known}
+        self.fused_scales = tuple(map(str, scales))
+        self.scales = nn.ModuleDict(
+            {
+                str(scale): PseudoNeurons(neurons=facts.neurons, scale=scale, channels=in_channels)
+                for scale in known
+            }
         )
-        self.refine = nn.ModuleDict({str(s): _refinement(units) for s, units in REFINE_UNITS.items()})
         self.fusion = fusion
         if fusion == "adaptive":
             self.fusions = nn.ModuleDict(
                 {str(levels): AdaptiveFusion(levels) for levels in range(2, len(known) + 2)}
             )
-        for scale in self.scales:
-            if facts.neurons < scale:
-                raise ValueError(
-                    f"animal {facts.animal} has {facts.neurons} neurons, too few for scale {scale}"
-                )
-            index = nearest_neurons(facts.neurons, facts.neurons // scale)
-            self.register_buffer(f"neurons_of_{scale}", index, persistent=False)
-            index = nearest_neurons(facts.neurons // scale, facts.neurons)
-            self.register_buffer(f"pseudo_neuron_of_{scale}", index, persistent=False)
 
     def forward(self, features: Tensor, shift: Tensor | None = None) -> Tensor:
         """Drive (B, T, N) from features (B, C, T, H, W) and an optional gaze shift (B, T, 2)."""
@@ -112,30 +137,33 @@ class HierarchicalReadout(GaussianReadout):
             read = [checkpoint(self._levels, m, g, **keep) for m, g in pairs]
         else:
             read = [self._levels(m, g) for m, g in pairs]
-        levels = [torch.cat(level).unflatten(0, (clips, frames)) for level in zip(*read, strict=True)]
+        levels = [
+            torch.cat(level).unflatten(0, (clips, frames)) for level in zip(*read, strict=True)
+        ]
         return self._fused(levels) + self.bias
 
     def _levels(self, maps: Tensor, grid: Tensor) -> tuple[Tensor, ...]:
         """The neurons' own readings (M, N), then those of the pseudo-neurons (M, N // s)."""
         sampled = sampled_features(maps, grid)  # (M, C, N)
         levels = [torch.einsum("mcn,cn->mn", sampled, self.features)]
-        for scale in self.scales:
-            # Sampled already: pseudo-neurons look where some of the neurons look, shift included.
-            seen = sampled[:, :, getattr(self, f"neurons_of_{scale}")]
-            levels.append(torch.einsum("mcn,cn->mn", seen, self.scale_features[str(scale)]))
+        levels += [self._scale(name).read(sampled) for name in self.fused_scales]
         return tuple(levels)
 
     def _fused(self, levels: list[Tensor]) -> Tensor:
         """(B, T, N) from the levels, (B, T, N) and (B, T, N // s)."""
-        full = [levels[0]]
-        for scale, level in zip(self.scales, levels[1:], strict=True):
-            # A function of one number, so it is the same before the repetition as after it.
-            refined = self.refine[str(scale)](level[..., None])[..., 0]
-            full.append(refined[..., getattr(self, f"pseudo_neuron_of_{scale}")])
-        if len(full) == 1:
-            return full[0]
-        stacked = torch.stack(full, dim=1)  # (B, K, T, N)
-        return stacked.mean(dim=1) if self.fusion == "mean" else self.fusions[str(len(full))](stacked)
+        if not self.fused_scales:
+            return levels[0]
+        refined = [
+            self._scale(name)(level)
+            for name, level in zip(self.fused_scales, levels[1:], strict=True)
+        ]
+        stacked = torch.stack([levels[0], *refined], dim=1)  # (B, K, T, N)
+        if self.fusion == "mean":
+            return stacked.mean(dim=1)
+        return self.fusions[str(stacked.shape[1])](stacked)
+
+    def _scale(self, name: str) -> PseudoNeurons:
+        return cast(PseudoNeurons, self.scales[name])
 
 
 def nearest_neurons(size: int, wanted: int) -> Tensor:
@@ -144,8 +172,3 @@ def nearest_neurons(size: int, wanted: int) -> Tensor:
     entries = torch.arange(size, dtype=torch.float32).reshape(1, 1, size, 1)
     chosen = functional.interpolate(entries, size=(wanted, 1), mode="nearest")
     return chosen.flatten().to(torch.int64)
-
-
-def _refinement(units: int) -> nn.Sequential:
-    # One-by-one convolutions of a single channel as linear maps; the last has no bias.
-    return nn.Sequential(nn.Linear(1, units), nn.ELU(), nn.Linear(units, 1, bias=False))
