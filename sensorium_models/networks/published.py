@@ -19,7 +19,8 @@ from torch import Tensor
 
 from sensorium_models import files
 from sensorium_models.networks.encoder import Encoder
-from sensorium_models.networks.published_names import Naming, naming_of
+from sensorium_models.networks.published_names import naming_of
+from sensorium_models.networks.published_names.naming import Naming
 
 # Entries of a checkpoint that hold the tensors, beside those of optimisers and schedules.
 _CONTAINERS = ("nn_state_dict", "model", "state_dict", "model_state_dict")

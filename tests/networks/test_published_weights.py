@@ -15,7 +15,7 @@ from sensorium_models.networks.published import (
     read_checkpoint,
     write_checkpoint,
 )
-from sensorium_models.networks.published_names import mouse_letter
+from sensorium_models.networks.published_names.naming import mouse_letter
 
 FOLDERS = {
     "F": "dynamic29515-10-12-Video-9b4f6a1a067fe51e15306b9628efea20",
@@ -115,6 +115,33 @@ TABLES = {
         "readouts.{K}.layer.1.bias": (7864,),
     },
 }
+TABLES["dynamic_v1fm"] = {
+    "core.patch_embedding.proj.weight": (224, 1, 2, 2, 2),
+    "core.patch_embedding.norm.bias": (224,),
+    "core.transformer.blocks.0.mha.relative_position_bias_table": (2535, 4),
+    "core.transformer.blocks.3.mha.relative_position_index": (392, 392),
+    "core.transformer.blocks.3.mha.qkv.weight": (672, 224),
+    "core.transformer.blocks.3.mha.proj.bias": (224,),
+    "core.transformer.blocks.3.mlp.linear1.0.weight": (976, 224),
+    "core.transformer.blocks.3.mlp.dwconv.0.conv.weight": (488, 1, 3, 3, 3),
+    "core.transformer.blocks.3.mlp.linear2.0.weight": (224, 488),
+    "core.transformer.blocks.3.b-mlp.model.0.weight": (112, 4),
+    "core.transformer.blocks.3.b-mlp.model.3.bias": (112,),
+    "core.transformer.drop_path.keep_prop": (),
+    "readout.{K}.sigma": (1, 7863, 2, 2),
+    "readout.{K}._features": (1, 224, 1, 7863),
+    "readout.{K}._features2": (1, 224, 1, 3931),
+    "readout.{K}._features16": (1, 224, 1, 491),
+    "readout.{K}.mu_transform.0.weight": (32, 2),
+    "readout.{K}.up_refine2.0.weight": (32, 1, 1),
+    "readout.{K}.up_refine16.0.bias": (256,),
+    "readout.{K}.up_refine16.2.weight": (1, 256, 1),
+    "readout.{K}.fusion_block5.module.2.weight": (5, 5),
+    "shifter.{K}.mlp.0.weight": (16, 2),
+}
+KEYS["dynamic_v1fm"] = FOLDERS
+# The fusion networks are those of adaptive fusion.
+CHANGES = {"dynamic_v1fm": {"readout_settings": {"fusion": "adaptive"}}}
 # A system joins as soon as its file is there.
 PUBLISHED = [n for n in TABLES if (REPOSITORY / "config" / "systems" / f"{n}.yaml").exists()]
 
@@ -130,7 +157,10 @@ def small_encoder(published_system, make_facts):
             )
             for animal in animals
         }
-        encoder = build.build_encoder(published_system(name), facts, seed=seed).eval()
+        encoder = build.build_encoder(
+            published_system(name, **CHANGES.get(name, {})), facts, seed=seed
+        )
+        encoder.eval()
         random = torch.Generator().manual_seed(seed)
         for key, values in encoder.state_dict().items():
             if "running" in key:  # batch statistics as after some training
@@ -226,7 +256,7 @@ class Explosive:
 
 def test_code_in_a_checkpoint_is_never_run(tmp_path):
     for name, content in (
-        ("pickle.pt", lambda path: path.write_bytes(pickle.dumps({"model": Explosive()}, protocol=2))),
+        ("pickle.pt", lambda path: path.write_bytes(pickle.dumps(Explosive(), protocol=2))),
         ("torch.pt", lambda path: torch.save({"model": Explosive()}, path)),
         ("cut.pt", lambda path: path.write_bytes(b"PK\x03\x04 and no more")),
         ("empty.pt", lambda path: path.write_bytes(b"")),
