@@ -157,6 +157,15 @@ class System(Section):
         }
 
     @model_validator(mode="after")
+    def _frames_apart_need_windows(self) -> "System":
+        if self.recipe.frame_step > 1 and self.inference != "sliding_windows":
+            raise ValueError(
+                f"inference: recipe.frame_step is {self.recipe.frame_step}, which only "
+                "sliding_windows can predict; set inference to that"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _axes_fit(self) -> "System":
         for combination in self.members_left_out:
             if unknown := [axis for axis in combination if axis not in self.members]:
