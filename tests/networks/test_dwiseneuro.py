@@ -174,9 +174,7 @@ def test_features_are_those_of_the_card(small):
 def test_both_ways_of_computing_agree(small, monkeypatch):
     core, inputs, expected = small
     # With gradients, nothing is folded or cut into pieces.
-    np.testing.assert_allclose(
-        core(inputs).detach()[..., 0, 0], expected, rtol=1e-5, atol=1e-5
-    )
+    np.testing.assert_allclose(core(inputs).detach()[..., 0, 0], expected, rtol=1e-5, atol=1e-5)
     monkeypatch.setattr(dwiseneuro_blocks, "_FEWEST_CHANNELS_AT_ONCE", 5)
     for b in core.blocks:
         monkeypatch.setattr(b, "hidden_at_once", 1)  # uneven pieces of hidden channels
@@ -185,7 +183,7 @@ def test_both_ways_of_computing_agree(small, monkeypatch):
 
 
 def test_training_uses_statistics_of_the_batch(small):
-    core, inputs, _ = small
+    core, _, _ = small
     b = core.blocks[1]
     x = torch.randn(3, 4, 5, 6, 8, dtype=torch.float64)
     b.train()
@@ -272,7 +270,9 @@ def test_drop_path_drops_whole_clips_and_keeps_the_mean():
     assert torch.equal(path.eval()(torch.ones(3)), torch.ones(3))
 
 
-@pytest.mark.parametrize(("variant", "core_parameters"), [("basic", 3_673_404), ("distilled", 3_075_736)])
+@pytest.mark.parametrize(
+    ("variant", "core_parameters"), [("basic", 3_673_404), ("distilled", 3_075_736)]
+)
 def test_published_number_of_parameters(published_system, make_facts, variant, core_parameters):
     system = published_system("dwiseneuro").of_member({"variant": variant})
     facts = make_facts("F", neurons=7863, frame_shape=(36, 64), frames=1)
