@@ -33,6 +33,25 @@ _TINY_ATTENTION = {
 TINY = {
     "factorized_baseline": {"core_settings": {"channels": [4, 5, 6]}},
     "gru_baseline": {"core_settings": {"features": 1}},
+    "dwiseneuro": {
+        "core_settings": {
+            "channels": [4, 6],
+            "strides": [2, 2],
+            "expansion": 2,
+            "cortex_channels": [12, 12, 16],
+            "drop_path": 0.99,  # some path is dropped: only so do the biases of its end learn
+        },
+        "readout_settings": {"dropout": 0.1},  # not all of so few features at once
+    },
+    "dynamic_v1fm": {
+        "core_settings": {
+            "window": [4, 3, 3],
+            "embedding": 8,
+            "heads": 2,
+            "blocks": 2,
+            "mlp_hidden": 6,
+        }
+    },
     "viv1t": {"core_settings": _TINY_ATTENTION},
     "viv1t_2025": {"core_settings": {**_TINY_ATTENTION, "registers": 3}},
 }
@@ -43,6 +62,8 @@ SEES = {
     "factorized_baseline": "history",
     "linear_nonlinear": "history",
     "gru_baseline": "past",
+    "dwiseneuro": "clip",
+    "dynamic_v1fm": "clip",
     "viv1t": "clip",
     "viv1t_2025": "past",
 }
