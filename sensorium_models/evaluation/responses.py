@@ -51,17 +51,25 @@ class RecordedResponses:
         where = f"frames {start}..{stop - 1} of animal {self.animal}, trial {trial}"
         raw = self._recording.read("responses", trial, start, stop)
         if len(self._precision) == 1:
-            return raw * self._precision
+            return _scaled(raw, self._precision)
         if stop > len(self._precision):
             raise ValueError(
                 f"{where} cannot be scored in unit {self.unit!r}, which is defined for the first "
                 f"{len(self._precision)} frames of a trial only. Set a cap on the frames."
             )
-        return raw * self._precision[start:stop]
+        return _scaled(raw, self._precision[start:stop])
 
     def close(self) -> None:
         """Close the recording."""
         self._recording.close()
+
+
+def _scaled(raw: np.ndarray, precision: np.ndarray) -> np.ndarray:
+    """raw * precision, in place where that loses nothing: `raw` was read for this purpose."""
+    if raw.dtype == precision.dtype and raw.flags.writeable:
+        raw *= precision
+        return raw
+    return raw * precision
 
 
 @contextmanager

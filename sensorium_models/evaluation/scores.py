@@ -247,15 +247,9 @@ def _animal_moments(
         for video, repeats in by_video.items()
     ]
     for tier, stimulus_type, video, repeats in track(videos, f"score {animal}", unit="video"):
+        signals = {}
         for trial in repeats:
             prediction = file.read(animal, trial)
-            moments.add_trial(
-                tier=tier,
-                stimulus_type=stimulus_type,
-                video=video,
-                trial=trial,
-                response=responses.read(trial, start, start + len(prediction)),
-                prediction=prediction,
-            )
-        moments.videos[tier, stimulus_type, video].finish()
+            signals[trial] = prediction, responses.read(trial, start, start + len(prediction))
+        moments.add_video(tier=tier, stimulus_type=stimulus_type, video=video, repeats=signals)
     return moments
