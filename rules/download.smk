@@ -33,9 +33,9 @@ rule download:
         f"{BENCHMARKS}/download/{{animal}}.tsv"
     wildcard_constraints:
         animal=animals_from("gin"),
+    localrule: True
     conda:
         "../envs/analysis.yaml"
-    localrule: True
     threads: 1
     resources:
         mem_mb=500,
