@@ -3,7 +3,9 @@
 import hashlib
 import os
 import re
+import ssl
 import subprocess
+import sys
 import threading
 import time
 from collections import deque
@@ -89,11 +91,17 @@ def pointer(content: bytes, *, backend: str = "MD5E", locked: bool = True) -> st
 
 
 @contextmanager
-def gin_server(repositories: Path) -> Iterator[GinServer]:
+def gin_server(
+    repositories: Path, *, certificate: tuple[Path, Path] | None = None
+) -> Iterator[GinServer]:
+    """Run a server; with a certificate and its key, over TLS."""
     gin = GinServer(repositories)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("_Handler", (Handler,), {"gin": gin}))
-    server.daemon_threads = True
-    gin.address = f"http://127.0.0.1:{server.server_address[1]}"
+    server = _Server(("127.0.0.1", 0), type("_Handler", (Handler,), {"gin": gin}))
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    gin.address = f"http{'s' if certificate else ''}://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
@@ -103,6 +111,15 @@ def gin_server(repositories: Path) -> Iterator[GinServer]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that hang up are part of these tests; other errors are shown."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class Handler(BaseHTTPRequestHandler):

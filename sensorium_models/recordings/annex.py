@@ -133,7 +133,8 @@ class _Git:
     def __init__(self, folder: Path, silence_s: float) -> None:
         self._folder = folder
         seconds = max(1, round(silence_s))  # 0 would mean for ever
-        self._options = ["-c", "http.lowSpeedLimit=1", "-c", f"http.lowSpeedTime={seconds}"]
+        settings = ("gc.auto=0", "http.lowSpeedLimit=1", f"http.lowSpeedTime={seconds}")
+        self._options = [word for setting in settings for word in ("-c", setting)]
 
     def fetch(self, repository: str, revision: str, way: tuple[str, ...]) -> None:
         self("init", "--bare", "--quiet", str(self._folder))

@@ -6,6 +6,7 @@ whose size and checksum were read back from the disk, and to no other.
 """
 
 import fcntl
+import glob
 import os
 import re
 import shutil
@@ -57,6 +58,8 @@ def fetch(addresses: Sequence[str], archive: Path, key: AnnexKey, *, patience: P
                     f"{archive}: appeared during its download; nothing was put over it."
                 )
             partial.rename(archive)
+        for other in archive.parent.glob(f"{glob.escape(archive.name)}.*.part"):
+            tell(f"{other} is left of another version of this file; nothing needs it any more.")
     except OSError as error:
         raise DownloadError(
             f"{partial}: cannot be written ({error.strerror or error}). What has arrived stays; "
@@ -160,10 +163,11 @@ class _Transfer:
             requests.exceptions.InvalidURL,
             requests.exceptions.InvalidSchema,
             requests.exceptions.TooManyRedirects,
-            requests.exceptions.SSLError,
         ) as error:
             raise _Refused(f"cannot be asked ({_brief(error)})") from error
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise _Refused(f"cannot be trusted ({_brief(error)})") from error
             raise _Interrupted(_brief(error)) from error
 
     def _start(self, response: requests.Response, have: int) -> int:

@@ -177,6 +177,27 @@ def test_nobody_there(archive: Path, waits: Waits) -> None:
     assert not archive.exists()
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate with openssl")
+def test_a_server_that_nobody_vouches_for_is_refused_at_once(
+    tmp_path: Path, archive: Path, waits: Waits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1"]
+    made += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate]
+    subprocess.run(made, check=True, capture_output=True)
+    with gin_server(tmp_path / "repositories", certificate=(certificate, key)) as server:
+        server.files[PATH] = CONTENT
+        with pytest.raises(DownloadError, match="cannot be trusted"):
+            fetch([server.address + PATH], archive, KEY, patience=waits.patience)
+        assert waits == []
+        assert server.requests == []
+        # The usual setting of the HTTP client says whom to trust.
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+        fetch([server.address + PATH], archive, KEY, patience=waits.patience)
+    assert whole(archive)
+
+
 @pytest.mark.parametrize("length", [len(CONTENT) - 1, len(CONTENT) + 1, 120])
 def test_a_file_of_another_length_is_not_even_begun(
     gin: GinServer, archive: Path, waits: Waits, length: int
@@ -287,7 +308,7 @@ def test_another_part_than_asked_for_is_refused(
 
 
 def test_the_next_run_goes_on_and_another_key_does_not(
-    gin: GinServer, archive: Path, waits: Waits
+    gin: GinServer, archive: Path, waits: Waits, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gin.faults.extend([drop_after(700_000), busy(404)])
     with pytest.raises(DownloadError):
@@ -297,6 +318,7 @@ def test_the_next_run_goes_on_and_another_key_does_not(
     fetch([f"{gin.address}/new"], archive, key_of(changed), patience=waits.patience)
     assert archive.read_bytes() == changed
     assert gin.requests[-1] == ("/new", None)
+    assert f"{partial_of(archive, KEY)} is left of another version" in capsys.readouterr().err
     archive.unlink()
     fetch([gin.address + PATH], archive, KEY, patience=waits.patience)
     assert gin.requests[-1] == (PATH, "bytes=700000-")
