@@ -66,6 +66,11 @@ def animals_from(*kinds):
     return "|".join(names) or "(?!)"
 
 
+def archive_path(wildcards):
+    folder = STUDY.recording(wildcards.animal).folder
+    return f"{STUDY.settings.archives}/{folder}.zip"
+
+
 def recordings_of(animals):
     return expand(RECORDING, animal=animals)
 

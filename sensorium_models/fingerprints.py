@@ -30,6 +30,7 @@ _NEUTRAL = {
     "sensorium_models.recipes",
     "sensorium_models.files",
     "sensorium_models.progress",
+    "sensorium_models.recordings.download",
     "sensorium_models.provenance",
     "sensorium_models.fingerprints",
     "sensorium_models.finished",
@@ -37,6 +38,9 @@ _NEUTRAL = {
     "sensorium_models.training.process",
     "sensorium_models.training.records",
 }
+
+# Where a published archive is fetched from; its repository and commit say what it is.
+_PLACES = {"server", "mirrors"}
 
 
 def digest(content: Any) -> str:
@@ -64,7 +68,7 @@ def preprocess(study: Study, animal: str) -> str:
     recording = study.recording(animal)
     return digest(
         {
-            "recording": recording.model_dump(mode="json"),
+            "recording": recording.model_dump(mode="json", exclude={"source": _PLACES}),
             "tiers": study.settings.tiers,
             "frame_rate_hz": study.settings.frame_rate_hz,
             "sources": source_digest(script="preprocess"),
@@ -172,10 +176,10 @@ def summary(study: Study) -> str:
 
 
 def archive_state(study: Study, animal: str) -> str:
-    """What tells that a recording read in place was edited: names, sizes and times of its files."""
+    """What an archive is by its source; of one read in place also sizes and times of its files."""
     source = study.recording(animal).source
     if source.kind != "directory" or not source.path.exists():
-        return digest(source.model_dump(mode="json"))
+        return digest(source.model_dump(mode="json", exclude=_PLACES))
     files = [source.path] if source.path.is_file() else sorted(source.path.rglob("*"))
     states = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
     return digest([source.model_dump(mode="json"), states])
