@@ -135,22 +135,24 @@ def ensemble(study: Study, protocol: str, system: str) -> str:
     )
 
 
-def scores() -> str:
-    """What decides scores, given the moments."""
-    return digest({"sources": source_digest(script="evaluate")})
+def scores(study: Study) -> str:
+    """What decides scores, given the moments and ceilings."""
+    return digest(
+        {
+            "reliable": study.settings.reliable_explainable_variance,
+            "sources": source_digest(script="evaluate"),
+        }
+    )
+
+
+def ceilings(study: Study, protocol: str) -> str:
+    """What decides the repeat statistics of a protocol's recordings."""
+    return digest(_scored(study, protocol) | {"sources": source_digest(script="ceilings")})
 
 
 def achievable(study: Study, protocol: str) -> str:
     """What decides the scores of the true rates."""
-    return digest(
-        {
-            "tiers": study.protocol(protocol).tiers,
-            "animals": study.predicted_animals(protocol),
-            "scored_frames": study.settings.scored_frames.model_dump(mode="json"),
-            "score_unit": study.settings.score_unit,
-            "sources": source_digest(script="achievable"),
-        }
-    )
+    return digest(_scored(study, protocol) | {"sources": source_digest(script="achievable")})
 
 
 def reporting() -> str:
@@ -197,6 +199,16 @@ def changed_keys(
         elif old != new:
             changed.append(f"{prefix}{key}")
     return changed
+
+
+def _scored(study: Study, protocol: str) -> dict[str, Any]:
+    """The responses with which a protocol scores."""
+    return {
+        "tiers": study.protocol(protocol).tiers,
+        "animals": study.predicted_animals(protocol),
+        "scored_frames": study.settings.scored_frames.model_dump(mode="json"),
+        "score_unit": study.settings.score_unit,
+    }
 
 
 def _learned(study: Study, training_set: str, system: str) -> dict[str, Any]:

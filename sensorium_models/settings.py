@@ -104,6 +104,7 @@ class Settings(Section):
     frame_rate_hz: float = Field(gt=0)
     scored_frames: ScoredFrames
     score_unit: ResponseUnit
+    reliable_explainable_variance: float = Field(ge=0, lt=1)
     keep_predictions: bool
     cpu_threads: int = Field(ge=1)
     device: Literal["auto", "cpu", "cuda"]

@@ -9,6 +9,7 @@ them, so a model that sees behaviour can exceed them.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -57,8 +58,8 @@ class RepeatStatistics:
     @classmethod
     def empty(cls, neurons: int) -> "RepeatStatistics":
         """Of no video at all."""
-        sums = (np.zeros(neurons) for _ in _SUMS)
-        return cls(JointMoments.empty(2, neurons), JointMoments.empty(1, neurons), *sums)
+        sums: dict[str, Any] = {name: np.zeros(neurons) for name in _SUMS}
+        return cls(JointMoments.empty(2, neurons), JointMoments.empty(1, neurons), **sums)
 
     @classmethod
     def of_video(cls, repeats: Sequence[np.ndarray]) -> "RepeatStatistics":

@@ -42,6 +42,10 @@ class RecordedResponses:
             for number, signature in zip(trials.video, trials.signature, strict=True)
         ]
 
+    def frames(self, trial: int) -> int:
+        """Valid frames of a trial."""
+        return int(self._recording.trials.frames[trial])
+
     def read(self, trial: int, start: int, stop: int) -> np.ndarray:
         """Responses (stop - start, N) of absolute frames [start, stop) in the score unit.
 

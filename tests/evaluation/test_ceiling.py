@@ -1,12 +1,23 @@
 """Ceilings: small cases by hand, direct computation, and simulated truth."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensorium_models.evaluation.ceiling import RepeatStatistics, ceilings, relative_scores
-from sensorium_models.evaluation.moments import AnimalMoments, GroupMoments
+from sensorium_models.evaluation.ceiling import (
+    CEILINGS,
+    RepeatStatistics,
+    ceilings,
+    relative_scores,
+)
+from sensorium_models.evaluation.ceiling_file import AnimalRepeats, read_repeats, write_repeats
+from sensorium_models.evaluation.leaderboard import leaderboard
+from sensorium_models.evaluation.moments import AnimalMoments, GroupMoments, Moments
+from sensorium_models.evaluation.moments_file import MomentsError
+from sensorium_models.evaluation.scores import LABELS, member_scores
 
 KEY = ("final_test_main", "movie")
 
@@ -150,3 +161,32 @@ def test_unequal_repeats_are_cut_to_the_shortest() -> None:
     found = RepeatStatistics.of_video(repeats)
     np.testing.assert_array_equal(found.noise, cut.noise)
     assert found.points == 7
+
+
+def test_rows_of_a_member_hold_the_ceilings_of_its_own_videos(tmp_path: Path) -> None:
+    random = np.random.default_rng(5)
+    rates = random.gamma(0.5, size=(3, 20, 2))
+    videos = {f"v{i}": list(rates[i] + 0.1 * random.normal(size=(3, 20, 2))) for i in range(3)}
+    statistics = {(*KEY, name): RepeatStatistics.of_video(v) for name, v in videos.items()}
+    write_repeats(tmp_path / "ceilings.h5", {"A": AnimalRepeats(np.arange(2), statistics)})
+    repeats = read_repeats(tmp_path / "ceilings.h5")
+    moments = AnimalMoments(np.arange(2))
+    for number, name in enumerate(("v0", "v2")):  # v1 was trained on
+        trials = {
+            3 * number + i: (response + 1, response) for i, response in enumerate(videos[name])
+        }
+        moments.add_video(tier=KEY[0], stimulus_type=KEY[1], video=name, repeats=trials)
+    labels = dict.fromkeys(LABELS, "-")
+    rows = member_scores(Moments(labels, {"A": moments}), repeats=repeats, reliable_variance=0.999)
+    expected = ceilings(joined([np.stack(videos[name]) for name in ("v0", "v2")]))
+    for name in CEILINGS:
+        np.testing.assert_allclose(rows[name], expected[name], rtol=1e-12)
+    # Each prediction is off by one: as good a correlation as can be, and a poor FEVE.
+    assert (rows["feve"] < 0.5).all()
+    assert not rows["reliable"].any()
+    board = leaderboard(rows).iloc[0]
+    assert (board["rows_reliable"], board["rows_not_reliable"]) == (0, 2)
+    with pytest.raises(ValueError, match="other neurons or videos"):
+        member_scores(Moments(labels, {"B": moments}), repeats=repeats)
+    with pytest.raises(MomentsError, match="Make the ceilings again"):
+        read_repeats(tmp_path / "none.h5")
