@@ -207,7 +207,7 @@ def reliability(
 
 def _padded_frames(recording: Recording) -> int | None:
     try:
-        return len(recording.statistics("published", "behavior", per_frame=True).mean)
+        return len(recording.statistics("published", "responses", per_frame=True).mean)
     except StoreError:
         return None
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from sensorium_models.recordings.quality import CHANNELS, Quality
 from sensorium_models.reporting import style
@@ -22,14 +22,14 @@ TYPE_COLOURS = {
     "random_dots": "#D55E00",
     "gabor": "#009E73",
     "images": "#56B4E9",
-    "unknown": style.FAINT,
+    "unknown": "#999999",
 }
 _FILL = "#8a8a8a"
 _BINS = 50
 # Names and relative widths of the panels in each row.
 _PANELS: tuple[dict[str, float], ...] = (
     {"trials": 7, "lengths": 5},
-    {name: 1 for names in CHANNELS.values() for name in names},
+    {name: 1.0 for names in CHANNELS.values() for name in names},
     {"reliability": 1, "rate": 1, "cells": 1.25},
 )
 _ROW_HEIGHTS = (1.15, 0.8, 1.25)
@@ -66,12 +66,6 @@ def draw(
         _draw_reliability(panels["reliability"], quality)
         _draw_rates(panels["rate"], quality)
         _draw_cells(figure, panels["cells"], quality)
-        types = [t for t in TYPE_COLOURS if t in set(quality.trials["stimulus_type"])]
-        figure.legend(
-            handles=[Patch(color=TYPE_COLOURS[kind], label=_words(kind)) for kind in types],
-            loc="outside lower center",
-            ncols=len(types),
-        )
         style.label(figure, f"animal {quality.animal}", simulated=simulated)
     return style.Drawing(
         figure=figure,
@@ -106,10 +100,13 @@ def _draw_trials(axes: Axes, trials: pd.DataFrame, tiers: Mapping[str, str]) -> 
         axes.text(left, row, f" {_trial_words(part, tiers[tier])}", va="center", fontsize=6)
     axes.set_yticks(range(len(present)), present)
     axes.invert_yaxis()
-    axes.set_xlabel("Trials")
-    longest = trials["tier"].value_counts().max()
+    axes.set_xlabel("Trials", loc="left")
+    longest = int(trials["tier"].value_counts().max())
     axes.set_xlim(0, longest * 1.75)  # room for the words behind the bars
-    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.set_xticks(
+        [n for n in MaxNLocator(4, integer=True).tick_values(0, longest) if n <= longest]
+    )
+    axes.spines["bottom"].set_bounds(0, longest)
     axes.tick_params(axis="y", length=0)
     axes.set_title("Trials per tier")
 
@@ -136,7 +133,9 @@ def _draw_lengths(axes: Axes, trials: pd.DataFrame) -> None:
             alpha=0.8,
             linewidths=0,
         )
-    axes.set_yticks(range(len(types)), [_words(kind) for kind in types])
+    axes.set_yticks(range(len(types)), [kind.replace("_", " ") for kind in types])
+    for label, kind in zip(axes.get_yticklabels(), types, strict=True):
+        label.set(color=TYPE_COLOURS[kind], fontweight="bold")  # the key to the bars beside
     axes.set_ylim(len(types) - 0.5, -0.5)
     low, high = int(trials["frames"].min()), int(trials["frames"].max())
     room = max(0.08 * (high - low), 5)
@@ -177,11 +176,12 @@ def _draw_reliability(axes: Axes, quality: Quality) -> None:
         _say(axes, "no repeated video")
         return
     known = quality.reliability[np.isfinite(quality.reliability)]
-    axes.hist(known, bins=_BINS, color=_FILL)
+    axes.hist(known, bins=_bins(known), color=_FILL)
     median = float(np.median(known))
     axes.axvline(median, color=style.INK, lw=0.8)
     axes.text(0.98, 0.95, f"median {median:.2f}", ha="right", va="top", transform=axes.transAxes)
     axes.set_ylabel("Neurons")
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.15)  # room for the words
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
 
 
@@ -194,8 +194,12 @@ def _draw_rates(axes: Axes, quality: Quality) -> None:
         _say(axes, "no neuron responded")
         return
     low, high = positive.min() / 1.1, positive.max() * 1.1
-    axes.hist(positive, bins=list(np.geomspace(low, high, _BINS + 1)), color=_FILL)
+    axes.hist(positive, bins=list(np.geomspace(low, high, _bins(positive) + 1)), color=_FILL)
     axes.set_xscale("log")
+    steps = (1.0,) if high > 100 * low else (1.0, 2.0, 5.0)
+    axes.xaxis.set_major_locator(LogLocator(subs=steps, numticks=8))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
 
 
@@ -214,12 +218,15 @@ def _draw_cells(figure: Figure, axes: Axes, quality: Quality) -> None:
         quality.coordinates[order, 1],
         c=colour[order],
         s=float(np.clip(4000 / quality.neurons, 0.8, 12)),
-        cmap="viridis",
+        cmap=colormaps["viridis"].with_extremes(bad=style.FAINT),
         linewidths=0,
         plotnonfinite=True,
         rasterized=True,  # thousands of points would make the PDF slow
     )
-    points.cmap.set_bad(style.FAINT)
+    x, y = quality.coordinates[:, 0], quality.coordinates[:, 1]
+    half = 0.54 * max(np.ptp(x), np.ptp(y), 50.0)
+    axes.set_xlim(*(x.min() + np.ptp(x) / 2 + np.array([-half, half])))
+    axes.set_ylim(*(y.min() + np.ptp(y) / 2 + np.array([-half, half])))
     axes.set_aspect("equal")
     axes.set_xlabel("x (µm)")
     axes.set_ylabel("y (µm)")
@@ -231,6 +238,11 @@ def _draw_cells(figure: Figure, axes: Axes, quality: Quality) -> None:
     bar.locator = MaxNLocator(4)
 
 
+def _bins(values: np.ndarray) -> int:
+    """About the square root of how many there are, at most `_BINS`."""
+    return int(np.clip(1.5 * np.sqrt(len(values)), 8, _BINS))
+
+
 def _say(axes: Axes, sentence: str) -> None:
     axes.text(0.5, 0.5, sentence, ha="center", va="center", color=style.MUTED)
     axes.set_xticks([])
@@ -240,19 +252,15 @@ def _say(axes: Axes, sentence: str) -> None:
     axes.set_ylim(0, 1)
 
 
-def _words(kind: str) -> str:
-    return kind.replace("_", " ")
-
-
 def _caption(quality: Quality, unusual: Sequence[str], simulated: bool) -> str:
     trials = quality.trials
     minutes = trials["frames"].sum() / quality.frame_rate_hz / 60
-    shortest, longest = int(trials["frames"].min()), int(trials["frames"].max())
+    lengths = f"{trials['frames'].min()} to {trials['frames'].max()}"
     facts = [
         f"{quality.neurons:,} neurons, {len(trials):,} trials, {minutes:.0f} minutes at "
-        f"{quality.frame_rate_hz:g} Hz. Trials per tier, coloured by stimulus type, with the "
-        "number of videos and their repeats (pale: responses withheld). Dots of trial lengths grow "
-        f"with the number of trials; {shortest} to {longest} frames are valid in all arrays"
+        f"{quality.frame_rate_hz:g} Hz. Trials per tier, coloured as the stimulus types beside, "
+        "with the number of videos and their repeats (pale: responses withheld). Dots of trial "
+        f"lengths grow with the number of trials; {lengths} frames are valid in all arrays"
         + (
             f", the archive pads every trial to {quality.padded_frames} with NaN. "
             if quality.padded_frames
