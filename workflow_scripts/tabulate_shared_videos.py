@@ -11,7 +11,7 @@ from sensorium_models.reporting.leakage import shared_videos_table
 with job(snakemake) as study:
     table = shared_videos_table(
         pd.read_parquet(snakemake.input.videos),
-        unused=study.unused_tiers,
+        tiers=[tier for tier in study.settings.tiers if tier not in study.unused_tiers],
         simulated=study.simulated,
     )
     csv, markdown, latex, _ = map(Path, snakemake.output.shared)

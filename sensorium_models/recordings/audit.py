@@ -23,23 +23,22 @@ SHARED_COLUMNS = (
 )
 
 
-def shared_videos(videos: pd.DataFrame, *, unused: Collection[str] = ()) -> pd.DataFrame:
+def shared_videos(videos: pd.DataFrame, *, tiers: Sequence[str]) -> pd.DataFrame:
     """Every two places (animal and tier) that show the same videos, columns `SHARED_COLUMNS`.
 
     Args:
         videos: the table of `stimuli.videos_table`.
-        unused: tiers that serve nothing, so that nothing leaks from them.
+        tiers: those that serve something, in the order of the rows; nothing leaks from others.
 
     Returns:
-        One row per pair of places, in the order of the table: how many videos they share, how many
-        trials show these in the one and in the other, and the videos' ids, separated by blanks.
+        One row per pair of places, animals in the order of the table: how many videos they share,
+        how many trials show these in the one and in the other, and the videos' ids, separated by
+        blanks.
     """
-    shown = videos[~videos["tier"].isin(list(unused))]
+    shown = videos[videos["tier"].isin(list(tiers))]
     counts = shown.groupby(["animal", "tier", "video_id"], sort=False).size().reset_index(name="n")
-    places = list(dict.fromkeys(zip(counts["animal"], counts["tier"], strict=True)))
-    # Places of one animal side by side, animals and tiers in their order of appearance.
     animals = list(dict.fromkeys(videos["animal"]))
-    places.sort(key=lambda place: animals.index(place[0]))
+    places = [(animal, tier) for animal in animals for tier in tiers]
     number = {place: i for i, place in enumerate(places)}
     counts["place"] = [
         number[place] for place in zip(counts["animal"], counts["tier"], strict=True)

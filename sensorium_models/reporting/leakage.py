@@ -13,15 +13,15 @@ SECTION = "leakage"
 MAX_MEMBERS_NAMED = 3
 
 
-def shared_videos_table(videos: pd.DataFrame, *, unused: Collection[str], simulated: bool) -> Table:
+def shared_videos_table(videos: pd.DataFrame, *, tiers: Sequence[str], simulated: bool) -> Table:
     """Pairs of animal and tier that show the same videos.
 
     Args:
         videos: the table of `stimuli.videos_table`, of all animals present.
-        unused: tiers that serve nothing.
+        tiers: those that serve something, in the order of the rows.
     """
-    frame = shared_videos(videos, unused=unused)
-    shown = videos[~videos["tier"].isin(list(unused))]
+    frame = shared_videos(videos, tiers=tiers)
+    shown = videos[videos["tier"].isin(list(tiers))]
     animals = ", ".join(dict.fromkeys(videos["animal"]))
     found = (
         f"{shown['video_id'].nunique():,} different videos were shown to animals {animals}."
@@ -100,9 +100,9 @@ def leakage_table(
             Column("withheld", "withheld", "count", "Left out because"),
             Column("trained_on", "trained on", "count", "Left out because"),
             Column("teacher_trained_on", "teacher trained on", "count", "Left out because"),
-            Column("where", "trained on in", "text", "Left out because"),
-            Column("withheld_trained_on", "withheld, trained on", "count", "Of these"),
-            Column("scored_selected_on", "scored, selected on", "count", "Of these"),
+            Column("where", "tiers (animals)", "text", "Left out because"),
+            Column("withheld_trained_on", "withheld, trained on", "count", "Also noted"),
+            Column("scored_selected_on", "scored, selected on", "count", "Also noted"),
             Column("selecting", "trials", "count", "Selecting the epoch"),
             Column("selecting_trained_on", "trained on", "count", "Selecting the epoch"),
         ],
@@ -111,8 +111,8 @@ def leakage_table(
             "Test trials of each member and of the ensemble of all members of a system, counted by "
             "what becomes of them. Left out of every score: trials whose responses the publisher "
             "withholds, and trials whose video the member (in an ensemble: any member) or its "
-            "teacher was trained on, in whatever animal. Not left out but counted: withheld trials "
-            "whose video was trained on, which the competition's server scores, and scored trials "
+            "teacher was trained on, in whatever animal. Also noted: withheld trials whose video "
+            "was trained on, which the competition's server scores all the same, and scored trials "
             "whose video helped to select the best epoch. Selecting trials whose video was trained "
             "on make the selection too hopeful. The CSV file lists the trials."
             + (" The recordings are simulated." if simulated else "")

@@ -273,9 +273,8 @@ def _caption(quality: Quality, unusual: Sequence[str], simulated: bool) -> str:
         known = quality.reliability[np.isfinite(quality.reliability)]
         facts.append(
             "Reliability: correlation of single repeats with the mean of the other repeats, scored "
-            f"frames in the score unit, {quality.reliability_videos} videos in "
-            f"{quality.reliability_trials} trials, n = {len(known):,} neurons (grey cells: "
-            "undefined)."
+            f"frames in the score unit, {quality.reliability_trials} trials of repeated videos "
+            f"({quality.reliability_videos}), n = {len(known):,} neurons (grey cells: undefined)."
         )
     if quality.coordinates is not None:
         depths = quality.coordinates[:, 2]

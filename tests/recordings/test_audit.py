@@ -104,13 +104,14 @@ def test_selecting_on_a_video_that_was_trained_on_is_told() -> None:
 
 def test_shared_videos_between_animals_and_tiers() -> None:
     seen = videos({("A", 8): "F2", ("A", 9): "F2", ("A", 4): "A7", ("F", 9): "A0", ("F", 8): "A0"})
-    shared = shared_videos(seen)
+    shared = shared_videos(seen, tiers=TIERS)
     rows = {tuple(row[:4]): tuple(row[4:]) for row in shared.itertuples(index=False)}
     assert rows == {
         ("A", "oracle", "A", "final_test_main"): (1, 1, 1, "A7"),
         ("A", "train", "F", "final_test_main"): (1, 1, 2, "A0"),
         ("A", "final_test_main", "F", "train"): (1, 2, 1, "F2"),
     }
-    unused = shared_videos(seen, unused=["final_test_main"])
+    assert shared["tier"].tolist() == ["train", "oracle", "final_test_main"]
+    unused = shared_videos(seen, tiers=TIERS[:2])
     assert unused.empty
     assert list(unused.columns) == list(shared.columns)

@@ -1,15 +1,18 @@
 """Facts of a recording, against plain computation, and the sentences about what is unusual."""
 
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 from sensorium_models.recordings.quality import CHANNELS, Quality, measure, reliability
-from sensorium_models.recordings.store import Recording
+from sensorium_models.recordings.store import Recording, StoreError, Trials
 from sensorium_models.recordings.unusual import unusual
 
 TIERS = {
@@ -233,3 +236,45 @@ def test_padding_is_unknown_without_published_statistics(
     make: Callable[..., Content], store: Callable[..., Recording]
 ) -> None:
     assert measured(store(make(statistics=False))).padded_frames is None
+
+
+def test_memory_does_not_grow_with_the_responses() -> None:
+    """Four times the trials need no more than their behaviour and their rows more."""
+
+    def peak(trials: int) -> int:
+        frames, neurons = 100, 800
+        recording = SimpleNamespace(
+            animal="A",
+            frame_rate_hz=30.0,
+            neurons=neurons,
+            modalities=("video", "responses", "behavior", "pupil_center"),
+            coordinates=None,
+            trials=Trials(
+                first_frame=np.arange(trials) * frames,
+                frames=np.full(trials, frames),
+                first_response_frame=np.arange(trials) * frames,
+                tier=np.array(["oracle"] * trials),
+                video=np.arange(trials) // 4,
+                signature=np.array([str(trial // 4) for trial in range(trials)]),
+                perceptual_hash=np.array(["0"] * trials),
+                stimulus_type=np.array(["movie"] * trials),
+            ),
+            read=lambda modality, trial, start=0, stop=frames: (
+                np.random.default_rng(trial)
+                .random((stop - start, neurons if modality == "responses" else 2))
+                .astype(np.float32)
+            ),
+        )
+        recording.statistics = Mock(side_effect=StoreError("none"))
+        tracemalloc.start()
+        try:
+            measured(recording)  # type: ignore[arg-type]
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(4)  # what is imported and cached once
+    few, many = peak(8), peak(32)
+    behaviour = 24 * 100 * 4 * 4 * 2  # four channels, float32, once by trial and once joined
+    assert many < few + behaviour + 24 * 2000  # and the rows of the table
+    assert many - few < 0.1 * 24 * 100 * 800 * 4

@@ -88,7 +88,9 @@ def test_shared_videos(tmp_path: Path, leak: bool) -> None:
     ]
     columns = ["animal", "trial", "video_id", "tier", "stimulus_type", "frames"]
     videos = pd.DataFrame(rows, columns=columns)
-    table = shared_videos_table(videos, unused=["none"], simulated=False)
+    table = shared_videos_table(
+        videos, tiers=["train", "oracle", "final_test_main"], simulated=False
+    )
     csv, markdown, latex = (tmp_path / f"shared.{end}" for end in ("csv", "md", "tex"))
     tables.save(table, csv=csv, markdown=markdown, latex=latex)
     read = pd.read_csv(csv)
