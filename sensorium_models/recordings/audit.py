@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from sensorium_models.recordings.splits import TRAINED_ROLES
+from sensorium_models.recordings.splits import TRAINED_ROLES, shown_ids
 
 SHARED_COLUMNS = (
     "animal",
@@ -36,28 +36,39 @@ def shared_videos(videos: pd.DataFrame, *, tiers: Sequence[str]) -> pd.DataFrame
         blanks.
     """
     shown = videos[videos["tier"].isin(list(tiers))]
-    counts = shown.groupby(["animal", "tier", "video_id"], sort=False).size().reset_index(name="n")
+    if "near_ids" not in shown:
+        shown = shown.assign(near_ids="")
+    keys = ["animal", "tier", "video_id"]
+    counts = shown.groupby([*keys, "near_ids"], sort=False).size().reset_index(name="n")
     animals = list(dict.fromkeys(videos["animal"]))
     places = [(animal, tier) for animal in animals for tier in tiers]
     number = {place: i for i, place in enumerate(places)}
     counts["place"] = [
         number[place] for place in zip(counts["animal"], counts["tier"], strict=True)
     ]
-    pairs = counts.merge(counts, on="video_id", suffixes=("", "_other"))
-    pairs = pairs[pairs["place"] < pairs["place_other"]]
-    rows = [
-        {
-            "animal": part["animal"].iloc[0],
-            "tier": part["tier"].iloc[0],
-            "other_animal": part["animal_other"].iloc[0],
-            "other_tier": part["tier_other"].iloc[0],
-            "videos": len(part),
-            "trials": int(part["n"].sum()),
-            "other_trials": int(part["n_other"].sum()),
-            "video_ids": " ".join(sorted(part["video_id"])),
-        }
-        for _, part in pairs.groupby(["place", "place_other"])
+    # Under its own id and under those of other versions of the same video.
+    counts["known_as"] = [
+        [own, *near.split()]
+        for own, near in zip(counts["video_id"], counts["near_ids"], strict=True)
     ]
+    pairs = counts.explode("known_as").merge(
+        counts, left_on="known_as", right_on="video_id", suffixes=("", "_other")
+    )
+    pairs = pairs[pairs["place"] < pairs["place_other"]]
+    rows = []
+    for _, part in pairs.groupby(["place", "place_other"]):
+        here = part.drop_duplicates("video_id")
+        there = part.drop_duplicates("video_id_other")
+        rows.append(
+            (
+                *places[int(part["place"].iloc[0])],
+                *places[int(part["place_other"].iloc[0])],
+                len(here),
+                int(here["n"].sum()),
+                int(there["n_other"].sum()),
+                " ".join(sorted(here["video_id"])),
+            )
+        )
     return pd.DataFrame(rows, columns=list(SHARED_COLUMNS))
 
 
@@ -65,9 +76,9 @@ def shared_videos(videos: pd.DataFrame, *, tiers: Sequence[str]) -> pd.DataFrame
 class MemberAudit:
     """What became of the test trials of a member (or an ensemble) under one protocol.
 
-    Every frame has the columns animal, trial, tier, video_id of the split. `scored`, `withheld`,
-    `trained_on` and `teacher_trained_on` part the tested trials; a trial is in the first list whose
-    reason holds, in the order of scoring: withheld responses, own training, the teacher's.
+    Every frame has the columns animal, trial, tier, video_id, near_ids of the split. `scored`,
+    `withheld`, `trained_on` and `teacher_trained_on` part the tested trials; a trial is in the
+    first list whose reason holds: withheld responses, own training, the teacher's.
 
     Attributes:
         scored: what remains.
@@ -119,7 +130,7 @@ def audit_members(
     if absent := [member for member in members if member not in set(splits["member"])]:
         raise ValueError(f"Member {absent[0]} is not in the split. Run the split stage again.")
     rows = splits[splits["member"].isin(list(members))]
-    columns = ["animal", "trial", "tier", "video_id"]
+    columns = ["animal", "trial", "tier", "video_id", "near_ids"]
     by_role = {
         role: part[columns].drop_duplicates(["animal", "trial"]).reset_index(drop=True)
         for role, part in rows.groupby("role")
@@ -128,7 +139,7 @@ def audit_members(
     tested = by_role.get("test", nothing)
     tested = tested[tested["animal"].isin(list(animals)) & tested["tier"].isin(list(tiers))]
     selecting = by_role.get("select", nothing)
-    own, taught = (set(by_role.get(role, nothing)["video_id"]) for role in TRAINED_ROLES)
+    own, taught = (shown_ids(by_role.get(role, nothing)) for role in TRAINED_ROLES)
     trained = own | taught
     is_withheld = pd.Series(
         [
@@ -146,7 +157,7 @@ def audit_members(
         trained_on=tested[~is_withheld & by_member],
         teacher_trained_on=tested[~is_withheld & by_any & ~by_member],
         withheld_trained_on=tested[is_withheld & by_any],
-        scored_selected_on=scored[scored["video_id"].isin(set(selecting["video_id"]))],
+        scored_selected_on=scored[scored["video_id"].isin(shown_ids(selecting))],
         selecting=selecting,
         selecting_trained_on=selecting[selecting["video_id"].isin(trained)],
     )

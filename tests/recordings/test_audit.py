@@ -66,6 +66,21 @@ def test_a_test_video_in_another_animals_training_tier() -> None:
     assert {animal: rows.tolist() for animal, rows in left_out.items()} == {"A": [8], "F": []}
 
 
+def test_a_slightly_different_version_of_a_training_video() -> None:
+    """F's training video 2 and A's test videos 8 are the same but for a few frames."""
+    seen = videos().assign(near_ids="")
+    seen.loc[seen["video_id"] == "F2", "near_ids"] = "X A8"
+    seen.loc[seen["video_id"] == "A8", "near_ids"] = "F2 X"
+    found = audit(split(seen))
+    assert trials(found.trained_on) == {("A", 8)}
+    left_out = splits.leaked_trials(split(seen), ["one"], ["A"], ["final_test_main"])
+    assert left_out["A"].tolist() == [8]
+    shared = shared_videos(seen, tiers=TIERS)
+    assert shared.to_numpy().tolist() == [
+        ["A", "final_test_main", "F", "train", 1, 1, 1, "A8"],
+    ]
+
+
 def test_a_withheld_trial_is_withheld_first_but_its_leak_is_told() -> None:
     found = audit(split(videos({("F", 7): "A1"})), withheld={"F": ["final_test_main"]})
     assert trials(found.withheld) == {("F", 7), ("F", 8), ("F", 9)}
@@ -76,7 +91,7 @@ def test_a_withheld_trial_is_withheld_first_but_its_leak_is_told() -> None:
 def test_a_leak_through_the_teacher() -> None:
     table = split(videos())
     taught = pd.DataFrame(
-        [("one", "F", 99, "final_test_main", "A9", "movie", "teacher_train")],
+        [("one", "F", 99, "final_test_main", "A9", "", "movie", "teacher_train")],
         columns=list(splits.SPLIT_COLUMNS),
     )
     found = audit(pd.concat([table, taught], ignore_index=True))

@@ -18,14 +18,16 @@ def split(members: list[str], *, leaky: tuple[str, ...] = ()) -> pd.DataFrame:
     rows = []
     for member in members:
         for animal in ("A", "F"):
-            rows += [(member, animal, t, "train", f"{animal}{t}", "movie", "train") for t in (0, 1)]
             rows += [
-                (member, animal, t, "final_test_main", f"{animal}{t}", "movie", "test")
+                (member, animal, t, "train", f"{animal}{t}", "", "movie", "train") for t in (0, 1)
+            ]
+            rows += [
+                (member, animal, t, "final_test_main", f"{animal}{t}", "", "movie", "test")
                 for t in (5, 6, 7)
             ]
-            rows += [(member, animal, 3, "oracle", f"{animal}3", "movie", "select")]
+            rows += [(member, animal, 3, "oracle", f"{animal}3", "", "movie", "select")]
         if member in leaky:
-            rows += [(member, "F", 2, "train", "A5", "movie", "train")]
+            rows += [(member, "F", 2, "train", "A5", "", "movie", "train")]
     return pd.DataFrame(rows, columns=list(SPLIT_COLUMNS))
 
 
