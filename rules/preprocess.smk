@@ -45,3 +45,7 @@ rule recordings:
     input:
         rules.videos.input,
         rules.videos.output,
+        expand(
+            FIGURE,
+            figure=expand("quality_{animal}.pdf", animal=STUDY.settings.animals),
+        ),

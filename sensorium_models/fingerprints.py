@@ -155,6 +155,20 @@ def achievable(study: Study, protocol: str) -> str:
     return digest(_scored(study, protocol) | {"sources": source_digest(script="achievable")})
 
 
+def quality(study: Study, animal: str) -> str:
+    """What decides a quality sheet: not all of the reporting, since it reads a whole recording."""
+    return digest(
+        {
+            "tiers": study.settings.tiers,
+            "stimulus_types": study.recording(animal).stimulus_types,
+            "scored_frames": study.settings.scored_frames.model_dump(mode="json"),
+            "score_unit": study.settings.score_unit,
+            "animals": study.settings.animals,
+            "sources": source_digest(script="draw_quality"),
+        }
+    )
+
+
 def reporting() -> str:
     """What decides figures, tables and the page, given the result files."""
     folder = _PACKAGE / "reporting"
