@@ -106,13 +106,14 @@ def _described(found: Features) -> str:
 
     Thresholds lie in gaps, as measured on clips of the simulation and of a second, independent
     synthesis, at contrasts from 0.2 to 1 and noise up to 15 grey levels, 36 x 64 pixels: beside
-    each description are the values of its own type | the nearest ones of those that it excludes.
+    each description are the values of nearly all clips of its own type | the nearest ones of those
+    that it excludes. In the gaps, and in what lies beyond both, the answer is `unknown`.
     """
     orientation = max(found.gabor_orientation, found.noise_orientation)
     rests = found.blank_runs >= 4
     clear = found.contrast > 0.55 * found.noise
     descriptions = {
-        # blank_share 0.4..0.6, blank_runs 7.. | 3
+        # blank_share 0.4..0.6, blank_runs 7.. | 4
         "images": found.blank_runs >= 5 and 0.3 <= found.blank_share <= 0.75 and found.slope > 1.0,
         # dot_jumps 4.4.. | 1.4, dot_spread ..0.14 | 0.2
         "gaussian_dots": not rests and found.dot_jumps > 2.8 and found.dot_spread < 0.18,
