@@ -37,6 +37,8 @@ rule videos:
     resources:
         mem_mb=1000,
         runtime=20,
+    params:
+        fingerprint=fingerprints.videos(),
     script:
         "../workflow_scripts/videos.py"
 

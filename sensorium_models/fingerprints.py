@@ -86,6 +86,11 @@ def simulation(study: Study, animal: str) -> str:
     )
 
 
+def videos() -> str:
+    """What decides the table of videos, given the stores."""
+    return digest({"sources": source_digest(script="videos")})
+
+
 def split(study: Study, training_set: str, system: str) -> str:
     """What decides a split."""
     return digest(

@@ -54,7 +54,7 @@ def fake_responses(animal: str) -> RecordedResponses:
             tier=np.array(tiers),
             stimulus_type=np.array(types),
             video=np.array(videos),
-            signature=np.array([f"content {video}" for video in videos]),
+            video_id=np.array([f"content {video}" for video in videos]),
             first_response_frame=np.array([-1 if t == "live_test_main" else 0 for t in tiers]),
         ),
         read=lambda modality, trial, start, stop: data[trial][start:stop],

@@ -34,13 +34,8 @@ class RecordedResponses:
         self.tiers = [str(tier) for tier in trials.tier]
         self.stimulus_types = [str(name) for name in trials.stimulus_type]
         self.public = np.asarray(trials.first_response_frame) >= 0
-        # Repeats are the trials that the recording gives one video number; the number is replaced
-        # by the content of its first trial, so that a video has one name in all animals.
-        names: dict[int, str] = {}
-        self.videos = [
-            names.setdefault(int(number), str(signature))
-            for number, signature in zip(trials.video, trials.signature, strict=True)
-        ]
+        # Repeats within the animal share it, and a video has one name in all animals.
+        self.videos = [str(name) for name in trials.video_id]
 
     def frames(self, trial: int) -> int:
         """Valid frames of a trial."""

@@ -24,7 +24,7 @@ import numpy as np
 from sensorium_models.recordings.archives import MODALITIES
 from sensorium_models.recordings.statistics import Statistics
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 WITHHELD = -1
 
 # What one call of the system takes at most (IOV_MAX).
@@ -48,9 +48,11 @@ class Trials:
     first_response_frame: np.ndarray  # int64: row of /responses, -1 where withheld
     tier: np.ndarray  # str
     video: np.ndarray  # int32: same number, same video; within this animal
-    signature: np.ndarray  # str: same text, same video; across animals
+    video_id: np.ndarray  # str: same text, same video; across animals
+    signature: np.ndarray  # str: same text, same frames
     perceptual_hash: np.ndarray  # str: 16 hex digits
-    stimulus_type: np.ndarray  # str
+    stimulus_type: np.ndarray  # str: by the study's table, the pixels and the length
+    pixel_type: np.ndarray  # str: what the pixels alone say
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -98,7 +100,14 @@ class Recording:
         group = self._file["trials"]
         text = {
             name: group[name][:].astype(str)
-            for name in ("tier", "signature", "perceptual_hash", "stimulus_type")
+            for name in (
+                "tier",
+                "video_id",
+                "signature",
+                "perceptual_hash",
+                "stimulus_type",
+                "pixel_type",
+            )
         }
         return Trials(
             first_frame=group["first_frame"][:],
@@ -118,6 +127,10 @@ class Recording:
         """(N, 3) float64: x, y, z in cortex, micrometres; None where the archive has none."""
         neurons = self._file["neurons"]
         return neurons["coordinates"][:] if "coordinates" in neurons else None
+
+    def video_means(self) -> np.ndarray:
+        """(frames, 4) float32: mean grey level of the quadrants of all frames of all trials."""
+        return self._file["video_means"][:]
 
     def trials_of(self, tiers: Sequence[str]) -> np.ndarray:
         """Indices of the trials in any of `tiers`, ascending."""

@@ -38,7 +38,7 @@ class FakeRecording:
             tier=np.array(tiers),
             stimulus_type=np.array(types),
             video=np.array(videos),
-            signature=np.array([f"content {video}" for video in videos]),
+            video_id=np.array([f"content {video}" for video in videos]),
             frames=np.array(frames),
             first_response_frame=np.where(public, 0, -1),
         )

@@ -192,7 +192,7 @@ def make_responses(
             stimulus_type=np.array(["movie"] * repeats),
             first_response_frame=np.arange(repeats) * frames,
             video=np.zeros(repeats, dtype=np.int32),
-            signature=np.array(["a" * 32] * repeats),
+            video_id=np.array(["a" * 32] * repeats),
         ),
     )
     responses = RecordedResponses(recording, unit=UNIT, precision=np.ones((1, neurons)))
