@@ -66,3 +66,8 @@ class _Lines:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def tell(sentence: str) -> None:
+    """Say something in the job's log."""
+    print(sentence, file=sys.stderr, flush=True)

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from sensorium_models.jobs import job
+from sensorium_models.progress import tell
 from sensorium_models.recordings import download
-from sensorium_models.recordings.patience import tell
 from sensorium_models.recordings.preprocess import write_store
 from sensorium_models.recordings.stimulus_types import type_notes
 from sensorium_models.recordings.store import Recording

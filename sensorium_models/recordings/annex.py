@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from sensorium_models.recordings.patience import DownloadError, Patience, tell
+from sensorium_models.progress import tell
+from sensorium_models.recordings.patience import DownloadError, Patience
 
 # git-annex never takes a longer file for a pointer.
 _LONGEST_POINTER = 32 * 1024

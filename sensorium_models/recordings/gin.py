@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sensorium_models.progress import tell
 from sensorium_models.recordings import annex, transfer
-from sensorium_models.recordings.patience import DownloadError, Patience, tell
+from sensorium_models.recordings.patience import DownloadError, Patience
 from sensorium_models.settings import GinSource
 
 

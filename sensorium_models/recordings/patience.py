@@ -1,6 +1,5 @@
 """How long a download waits for a server that is slow, busy or away, and how often it asks."""
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,8 +32,3 @@ class Patience:
         """Wait after `failures` fruitless tries in a row, and no less than the server asked for."""
         own = min(self.first_wait_s * 2 ** max(failures - 1, 0), self.longest_wait_s)
         self.sleep(max(own, min(asked_s, self.longest_asked_wait_s)))
-
-
-def tell(sentence: str) -> None:
-    """Say something in the job's log."""
-    print(sentence, file=sys.stderr, flush=True)

@@ -20,9 +20,9 @@ from pathlib import Path
 import requests
 import urllib3
 
-from sensorium_models.progress import meter
+from sensorium_models.progress import meter, tell
 from sensorium_models.recordings.annex import AnnexKey
-from sensorium_models.recordings.patience import DownloadError, Patience, tell
+from sensorium_models.recordings.patience import DownloadError, Patience
 
 _PIECE_BYTES = 1 << 18
 _BUSY = {408, 425, 429}  # and every 5xx: asking again later may help
