@@ -279,12 +279,6 @@ class Recording:
                 f"{self.path}: {name} is not stored as one piece of this machine's numbers, so it"
                 " was not written by this program. Remove the file and preprocess again."
             )
-        end = offset + dataset.size * dataset.dtype.itemsize
-        if end > self.path.stat().st_size:
-            raise StoreError(
-                f"{self.path} is cut short: {name} ends at byte {end:,}. Remove it and preprocess"
-                " again."
-            )
         return _Extent(offset, dataset.shape[1:], dataset.dtype)
 
     def _open(self) -> h5py.File:
