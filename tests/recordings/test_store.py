@@ -39,19 +39,18 @@ def test_frames_some_steps_apart(recording: Recording) -> None:
         assert recording.read(modality, 4, 7, 7, step=2).shape == (0, *whole.shape[1:])
 
 
-def test_more_pieces_than_the_system_takes_at_once(
-    recording: Recording, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("page", [1, 4096])
+def test_the_system_may_read_less_than_it_was_asked_for(
+    page: int, recording: Recording, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The system may also read less than it was asked for."""
     whole = recording.read("responses", 4)
-    monkeypatch.setattr("sensorium_models.recordings.store._PIECES_PER_READ", 3)
-    np.testing.assert_array_equal(recording.read("responses", 4, step=2), whole[::2])
     preadv = os.preadv
 
     def stingy(descriptor: int, pieces: list[np.ndarray], offset: int) -> int:
         return preadv(descriptor, [pieces[0][:5]], offset)
 
     monkeypatch.setattr(os, "preadv", stingy)
+    monkeypatch.setattr("sensorium_models.recordings.store._PAGE_BYTES", page)
     np.testing.assert_array_equal(recording.read("responses", 4), whole)
     np.testing.assert_array_equal(recording.read("responses", 4, step=2), whole[::2])
 
