@@ -237,7 +237,7 @@ class Recording:
 
     def __del__(self) -> None:
         if getattr(self, "_descriptor", None) is not None:
-            self.close()
+            os.close(self._descriptor)  # type: ignore[arg-type]
 
     @property
     def _file(self) -> h5py.File:
