@@ -27,8 +27,8 @@ from sensorium_models.recordings.statistics import Statistics
 SCHEMA_VERSION = 2
 WITHHELD = -1
 
-# What one call of the system takes at most (IOV_MAX).
-_PIECES_PER_READ = 1024
+# Frames at least this long are read one by one where not all are wanted.
+_PAGE_BYTES = 4096
 
 
 class StoreError(ValueError):
@@ -193,9 +193,7 @@ class Recording:
                 f" array {shape} of {extent.dtype}, but were given one {out.shape} of {out.dtype}."
             )
         if out.size:
-            first = int(column[trial]) + start
-            pieces = _every(step, out.reshape(len(out), -1).view(np.uint8))
-            self._read_bytes(pieces, extent.offset + first * extent.frame_bytes)
+            self._read_frames(extent, int(column[trial]) + start, step, out)
         return out
 
     def statistics(
@@ -252,7 +250,7 @@ class Recording:
 
     def __del__(self) -> None:
         if getattr(self, "_descriptor", None) is not None:
-            self.close()
+            os.close(self._descriptor)  # type: ignore[arg-type]
 
     @property
     def _file(self) -> h5py.File:
@@ -262,25 +260,43 @@ class Recording:
             self._handle_process = os.getpid()
         return self._handle
 
-    def _read_bytes(self, pieces: list[np.ndarray], offset: int) -> None:
-        """Fill `pieces`, one after the other, with the bytes of the file from `offset` on."""
-        if self._descriptor is None:  # reads give their own offset, so forks may share it
-            self._descriptor = os.dup(self._file.id.get_vfd_handle())
+    def _read_frames(self, extent: "_Extent", first: int, step: int, out: np.ndarray) -> None:
+        """Every `step`-th frame from `first` on, until `out` is full."""
+        size = extent.frame_bytes
+        offset = extent.offset + first * size
+        span = (len(out) - 1) * step + 1
+        if step == 1:
+            self._read_bytes(offset, out.reshape(-1).view(np.uint8))
+        elif size < _PAGE_BYTES:
+            frames = np.empty((span, *extent.frame_shape), extent.dtype)
+            self._read_bytes(offset, frames.reshape(-1).view(np.uint8))
+            out[:] = frames[::step]
+        else:
+            # One request to the disk for all of it; copied from the page cache is what is wanted.
+            if hasattr(os, "posix_fadvise"):  # not on a Mac
+                os.posix_fadvise(self._file_descriptor, offset, span * size, os.POSIX_FADV_WILLNEED)
+            for row, frame in enumerate(out.reshape(len(out), -1).view(np.uint8)):
+                self._read_bytes(offset + row * step * size, frame)
+
+    def _read_bytes(self, offset: int, out: np.ndarray) -> None:
+        """Fill `out` (bytes) from `offset` of the file on."""
         try:
-            while pieces:
-                count = os.preadv(self._descriptor, pieces[:_PIECES_PER_READ], offset)  # type: ignore[arg-type]
-                if count == 0:
-                    raise OSError("the file ends before its data")
-                offset += count
-                while pieces and count >= len(pieces[0]):
-                    count -= len(pieces.pop(0))
-                if count:
-                    pieces[0] = pieces[0][count:]
+            while count := os.preadv(self._file_descriptor, [out], offset):  # type: ignore[list-item]
+                if count == len(out):
+                    return
+                out, offset = out[count:], offset + count
+            raise OSError("the file ends before its data")
         except OSError as error:
             raise StoreError(
                 f"{self.path} cannot be read any more ({error}). See whether its disk is reachable"
                 " and whether the file was replaced meanwhile, then start again."
             ) from error
+
+    @property
+    def _file_descriptor(self) -> int:
+        if self._descriptor is None:  # reads say from where, so processes may share it after a fork
+            self._descriptor = os.dup(self._file.id.get_vfd_handle())
+        return self._descriptor
 
     def _extent(self, name: str) -> "_Extent":
         dataset = self._file[name]
@@ -291,12 +307,6 @@ class Recording:
             raise StoreError(
                 f"{self.path}: {name} is not stored as one piece of this machine's numbers, so it"
                 " was not written by this program. Remove the file and preprocess again."
-            )
-        end = offset + dataset.size * dataset.dtype.itemsize
-        if end > self.path.stat().st_size:
-            raise StoreError(
-                f"{self.path} is cut short: {name} ends at byte {end:,}. Remove it and preprocess"
-                " again."
             )
         return _Extent(offset, dataset.shape[1:], dataset.dtype)
 
@@ -330,11 +340,3 @@ def digests(stores: Mapping[str, Path]) -> dict[str, str]:
         with Recording(path) as recording:
             found[animal] = recording.digest
     return found
-
-
-def _every(step: int, frames: np.ndarray) -> list[np.ndarray]:
-    """Where the bytes of a contiguous read go: `frames` (T, bytes), and what lies between them."""
-    if step == 1:
-        return [frames.reshape(-1)]
-    between = np.empty((step - 1) * frames.shape[1], np.uint8)
-    return [piece for frame in frames for piece in (frame, between)][:-1]
