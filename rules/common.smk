@@ -42,6 +42,7 @@ MEMBER = f"{RESULTS}/members/{{training_set}}/{{system}}/{{member}}"
 PREDICTIONS = f"{RESULTS}/{{protocol}}/predictions/{{system}}/{{member}}.h5"
 MOMENTS = f"{RESULTS}/{{protocol}}/moments/{{system}}/{{member}}.h5"
 ENSEMBLE = f"{RESULTS}/{{protocol}}/ensembles/{{system}}"
+CEILINGS = f"{RESULTS}/{{protocol}}/ceilings.h5"
 ACHIEVABLE = f"{RESULTS}/{{protocol}}/achievable.parquet"
 SCORES = f"{RESULTS}/{{protocol}}/scores/{{system}}.parquet"
 FIGURE = f"{RESULTS}/report/figures/{{figure}}"
@@ -64,6 +65,11 @@ def animals_from(*kinds):
         a for a in STUDY.settings.animals if STUDY.recording(a).source.kind in kinds
     ]
     return "|".join(names) or "(?!)"
+
+
+def archive_path(wildcards):
+    folder = STUDY.recording(wildcards.animal).folder
+    return f"{STUDY.settings.archives}/{folder}.zip"
 
 
 def recordings_of(animals):

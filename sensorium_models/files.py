@@ -1,7 +1,9 @@
 """Writing files so that nobody ever sees half of one: temporary name, fsync, rename."""
 
+import errno
 import json
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,6 +61,23 @@ def _alive(process: int) -> bool:
     except PermissionError:
         pass  # another user's
     return True
+
+
+def check_room(path: Path, needed: int) -> None:
+    """Refuse before anything is written if the disk of `path` has less than `needed` bytes free.
+
+    Raises:
+        OSError: (ENOSPC) says how much is needed and free.
+    """
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        full = OSError(
+            f"{path} needs up to {needed:,} bytes, but {folder} has only {free:,} free. Free some"
+            " space, or choose a folder on a larger disk in the configuration."
+        )
+        full.errno = errno.ENOSPC
+        raise full
 
 
 def write_text(path: Path, text: str) -> None:

@@ -14,12 +14,23 @@ StimulusType = Literal["movie", "pink_noise", "gaussian_dots", "random_dots", "g
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
 
 
+Address = Annotated[str, Field(pattern=r"^https?://[^\s?#]+$")]
+
+
 class GinSource(Section):
-    """An archive on G-Node GIN at a pinned commit."""
+    """An archive on G-Node GIN at a pinned commit.
+
+    `file` is its path in the repository, `<folder>.zip` where not given. `mirrors` are addresses of
+    folders that hold `<folder>.zip`, tried in this order after `server`; what they give is verified
+    against the repository like everything else.
+    """
 
     kind: Literal["gin"]
     repository: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
     commit: str = Field(pattern=r"^([0-9a-f]{40}|master)$")
+    file: str | None = Field(default=None, pattern=r"^\w[\w.-]*(/\w[\w.-]*)*$")
+    server: Address = "https://gin.g-node.org"
+    mirrors: list[Address] = Field(default_factory=list)
 
 
 class DirectorySource(Section):
@@ -93,6 +104,7 @@ class Settings(Section):
     frame_rate_hz: float = Field(gt=0)
     scored_frames: ScoredFrames
     score_unit: ResponseUnit
+    reliable_explainable_variance: float = Field(ge=0, lt=1)
     keep_predictions: bool
     cpu_threads: int = Field(ge=1)
     device: Literal["auto", "cpu", "cuda"]

@@ -56,6 +56,11 @@ class Study:
         return [tier for tier, role in self.settings.tiers.items() if role == "unused"]
 
     @property
+    def validation_tiers(self) -> list[str]:
+        """Tiers whose repeated videos pick the best epoch."""
+        return [tier for tier, role in self.settings.tiers.items() if role == "select"]
+
+    @property
     def test_tiers(self) -> list[str]:
         """Tiers whose responses an animal with `test_responses: withheld` does not release."""
         return [tier for tier, role in self.settings.tiers.items() if role == "test"]

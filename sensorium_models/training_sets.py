@@ -1,4 +1,4 @@
-"""What a system's members learn from: animals and tiers, folds that are left out, teachers.
+"""What a system's members learn from: animals and tiers, and folds that are left out.
 
 The part of a system's file from which `recordings.splits` makes the explicit lists of trials.
 """

@@ -1,5 +1,7 @@
 """Atomic writing: the old file, the new file, or none; never half of one."""
 
+import errno
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,3 +59,14 @@ def test_what_a_killed_process_left_behind_is_removed_by_the_next_attempt(tmp_pa
         assert temporary.exists()
     assert path.read_bytes() == b"whole"
     assert sorted(entry.name.split(".")[1] for entry in tmp_path.glob(".*")) == ["other"]
+
+
+def test_a_disk_without_room_is_named_before_writing(tmp_path: Path) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    files.check_room(tmp_path / "new" / "file.h5", free // 2)
+    with pytest.raises(
+        OSError, match=r"file\.h5 needs up to [\d,]+ bytes, but .* has only"
+    ) as full:
+        files.check_room(tmp_path / "new" / "file.h5", 2 * free)
+    assert full.value.errno == errno.ENOSPC
+    assert not (tmp_path / "new").exists()

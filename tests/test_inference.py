@@ -38,9 +38,11 @@ class MemoryRecording:
             first_response_frame=column,
             tier=np.array(["oracle"] * 3),
             video=column,
+            video_id=np.array(["v"] * 3),
             signature=np.array(["s"] * 3),
             perceptual_hash=np.array(["p"] * 3),
             stimulus_type=np.array(["movie"] * 3),
+            pixel_type=np.array(["movie"] * 3),
         )
 
     def __enter__(self):

@@ -3,8 +3,11 @@
 from pathlib import Path
 
 from sensorium_models.jobs import job
+from sensorium_models.progress import tell
 from sensorium_models.recordings import download
 from sensorium_models.recordings.preprocess import write_store
+from sensorium_models.recordings.stimulus_types import type_notes
+from sensorium_models.recordings.store import Recording
 
 with job(snakemake) as study:
     animal = snakemake.wildcards.animal
@@ -22,3 +25,6 @@ with job(snakemake) as study:
         fingerprint=snakemake.params.fingerprint,
         stimulus_types=recording.stimulus_types,
     )
+    with Recording(Path(snakemake.output.store)) as written:
+        for note in type_notes(written.trials):
+            tell(f"Animal {animal}: {note}")

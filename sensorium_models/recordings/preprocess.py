@@ -16,7 +16,7 @@ import numpy as np
 
 from sensorium_models import files
 from sensorium_models.progress import track
-from sensorium_models.recordings import stimuli
+from sensorium_models.recordings import identity, repeats
 from sensorium_models.recordings.archives import (
     PUBLISHED_STATISTICS,
     Archive,
@@ -24,6 +24,11 @@ from sensorium_models.recordings.archives import (
     open_archive,
 )
 from sensorium_models.recordings.statistics import RunningStatistics
+from sensorium_models.recordings.stimulus_types import (
+    UNUSED_TIER,
+    stimulus_type,
+    type_from_pixels,
+)
 from sensorium_models.recordings.store import SCHEMA_VERSION, WITHHELD
 from sensorium_models.recordings.store_layout import (
     DIGEST_BYTES,
@@ -51,7 +56,7 @@ def write_store(
     known_tiers: Sequence[str],
     withheld_tiers: Sequence[str],
     train_tier: str = "train",
-    unused_tiers: Collection[str] = (stimuli.UNUSED_TIER,),
+    unused_tiers: Collection[str] = (UNUSED_TIER,),
     stimulus_types: Mapping[str, Sequence[str]] | None,
     fingerprint: str = "",
 ) -> None:
@@ -143,8 +148,8 @@ def _write(
         for modality in source.modalities
     }
     found = np.zeros_like(plan.frames)
-    signatures: list[str] = []
-    hashes: list[str] = []
+    seen: dict[str, list[Any]] = {name: [] for name in ("signature", "content", "hash", "type")}
+    means: list[np.ndarray] = []
     responding: dict[str, bool] = {}
     offsets = create(temporary, layout, attributes)
     with temporary.open("r+b", buffering=0) as file:
@@ -163,16 +168,20 @@ def _write(
                 _hash(digest, f"{trial} {modality}", values)
                 if training[trial]:
                     statistics[modality].add(values)
+            means.append(repeats.quadrant_means(shown_video))
+            fill(file, offsets["video_means"] + row * means[-1][0].nbytes, means[-1][:frames])
             row += frames
             if not withheld:
                 response_row += frames
                 tier = str(source.tiers[trial])
                 responding[tier] = responding.get(tier, False) or bool(arrays["responses"].any())
             # A video is what was shown, also where behaviour or responses end before it.
-            signatures.append(stimuli.signature(shown_video))
-            hashes.append(stimuli.perceptual_hash(shown_video))
+            seen["signature"].append(identity.signature(shown_video))
+            seen["content"].append(identity.content_id(shown_video))
+            seen["hash"].append(identity.perceptual_hash(shown_video))
+            seen["type"].append(type_from_pixels(shown_video))
         _check_responding(source, responding, unused)
-        table = _trials_table(source, plan, found, signatures, hashes, types, unused)
+        table = _trials_table(source, plan, found, seen, means, types, unused)
         for name, values in table.items():
             shape, dtype = layout[name]
             fill(file, offsets[name], values.astype(dtype).reshape(shape))
@@ -205,8 +214,8 @@ def _trials_table(
     source: Archive,
     plan: Plan,
     frames: np.ndarray,
-    signatures: Sequence[str],
-    hashes: Sequence[str],
+    seen: Mapping[str, Sequence[str]],
+    means: Sequence[np.ndarray],
     types: Mapping[str, Sequence[str]],
     unused: Collection[str],
 ) -> dict[str, np.ndarray]:
@@ -215,20 +224,30 @@ def _trials_table(
     names = [
         "unknown"
         if tier in unused
-        else stimuli.stimulus_type(int(length), tier, types.get(tier, ()))
-        for length, tier in zip(frames, tiers, strict=True)
+        else stimulus_type(by_pixels, int(length), tier, types.get(tier, ()))
+        for by_pixels, length, tier in zip(seen["type"], frames, tiers, strict=True)
     ]
+
+    def shown(trial: int) -> np.ndarray:
+        return read_trial(source, trial, bool(plan.withheld[trial]), plan.video_dtype)[1]
+
+    numbers = repeats.within_animal_ids(
+        seen["signature"], tiers, unused, repeats.first_match(means, shown)
+    )
+    ids = identity.video_ids(numbers, seen["content"], seen["signature"])
     return {
         "trials/first_frame": np.cumsum(frames) - frames,
         "trials/frames": frames,
         "trials/first_response_frame": np.where(
             plan.withheld, WITHHELD, np.cumsum(stored) - stored
         ),
-        "trials/video": stimuli.within_animal_ids(signatures, tiers, unused),
+        "trials/video": numbers,
         "trials/tier": np.char.encode(tiers, "utf-8"),
-        "trials/signature": np.char.encode(signatures, "ascii"),
-        "trials/perceptual_hash": np.char.encode(hashes, "ascii"),
+        "trials/video_id": np.char.encode(ids, "ascii"),
+        "trials/signature": np.char.encode(seen["signature"], "ascii"),
+        "trials/perceptual_hash": np.char.encode(seen["hash"], "ascii"),
         "trials/stimulus_type": np.char.encode(names, "ascii"),
+        "trials/pixel_type": np.char.encode(seen["type"], "ascii"),
     }
 
 

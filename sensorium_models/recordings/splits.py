@@ -17,7 +17,16 @@ from sensorium_models.recordings.store import Recording
 ROLES = ("train", "select", "test", "teacher_train")
 # A distilled member has also seen, through its teacher, what that one was trained on.
 TRAINED_ROLES = ("train", "teacher_train")
-SPLIT_COLUMNS = ("member", "animal", "trial", "tier", "video_id", "stimulus_type", "role")
+SPLIT_COLUMNS = (
+    "member",
+    "animal",
+    "trial",
+    "tier",
+    "video_id",
+    "near_ids",
+    "stimulus_type",
+    "role",
+)
 
 # Animal -> its tiers: every trial of these tiers.
 Tiers = Mapping[str, Sequence[str]]
@@ -56,7 +65,8 @@ def split_table(
 
     Args:
         videos: the table of `stimuli.videos_table`, of all animals that are named; with `fold` also
-            a column `perceptual_hash`.
+            a column `perceptual_hash`. `near_ids` (ids of other versions of the same video,
+            separated by blanks) may be left out.
         train, select: what members learn from, and what decides when they stop. `select=None`: the
             trials of `fold`.
         test_tiers: what members are tested on.
@@ -74,6 +84,8 @@ def split_table(
         raise ValueError("Nothing selects in this split: name tiers to select on, or a fold.")
     if not train:
         raise ValueError("A split needs animals to train on. Name them in the training set.")
+    if "near_ids" not in videos:
+        videos = videos.assign(near_ids="")
     known = set(videos["animal"])
     named = [*train, *(select or {}), *test_tiers]
     if missing := [animal for animal in named if animal not in known]:
@@ -161,7 +173,13 @@ def trials_of(splits: pd.DataFrame, member: str, animal: str, role: str) -> np.n
 def trained_on(splits: pd.DataFrame, member: str) -> set[str]:
     """Ids of the videos that `member` or its teacher was trained on, in any animal."""
     rows = _rows_of(splits, member)
-    return set(rows.loc[rows["role"].isin(TRAINED_ROLES), "video_id"])
+    return shown_ids(rows[rows["role"].isin(TRAINED_ROLES)])
+
+
+def shown_ids(rows: pd.DataFrame) -> set[str]:
+    """Ids of the videos in these rows of a split, other versions of the same video included."""
+    near = {name for names in rows["near_ids"].unique() for name in names.split()}
+    return set(rows["video_id"]) | near
 
 
 def members_trained_on(splits: pd.DataFrame, members: Iterable[str]) -> set[str]:

@@ -18,8 +18,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from sensorium_models.recordings import stimuli
 from sensorium_models.recordings.archives import PUBLISHED_STATISTICS, Archive
+from sensorium_models.recordings.repeats import QUADRANTS
+from sensorium_models.recordings.stimulus_types import STIMULUS_TYPES
 
 DIGEST_BYTES = 32
 
@@ -59,18 +60,21 @@ def plan_datasets(source: Archive, plan: Plan, longest: int) -> Layout:
             group = f"statistics/train/{modality}"
             layout[f"{group}/per_frame/{key}"] = ((longest, *shape), np.dtype(np.float64))
             layout[f"{group}/pooled/{key}"] = (shape, np.dtype(np.float64))
+    layout["video_means"] = ((int(plan.frames.sum()), QUADRANTS), np.dtype(np.float32))
     layout |= {name: (array.shape, array.dtype) for name, array in neuron_table(source).items()}
     longest_tier = max(len(str(tier).encode()) for tier in source.tiers)
-    longest_type = max(map(len, stimuli.STIMULUS_TYPES))
+    longest_type = max(map(len, STIMULUS_TYPES))
     for column, kind in {
         "first_frame": "i8",
         "frames": "i8",
         "first_response_frame": "i8",
         "video": "i4",
         "tier": f"S{longest_tier}",
+        "video_id": "S32",
         "signature": "S32",
         "perceptual_hash": "S16",
         "stimulus_type": f"S{longest_type}",
+        "pixel_type": f"S{longest_type}",
     }.items():
         layout[f"trials/{column}"] = ((len(plan.frames),), np.dtype(kind))
     return layout

@@ -15,7 +15,12 @@ import numpy as np
 from sensorium_models import files
 from sensorium_models.progress import track
 from sensorium_models.simulation import behaviour, imaging, neurons, schedule, stimuli
-from sensorium_models.simulation.archive import ReleasedArchive, TrainingFrames, padded
+from sensorium_models.simulation.archive import (
+    STATISTICS,
+    ReleasedArchive,
+    TrainingFrames,
+    padded,
+)
 from sensorium_models.simulation.metadata import AnimalMetadata, read_metadata
 from sensorium_models.simulation.schedule import Movie, Presentation
 from sensorium_models.simulation.settings import SimulationSettings
@@ -26,6 +31,8 @@ __all__ = ["SimulationSettings", "write_recording"]
 REFERENCE_MOVIES = 6
 # Deconvolved traces of the released recordings are zero only up to about this.
 NUMERICAL_NOISE = 1e-8
+# Names, headers and tables, generously.
+_METADATA_BYTES = 4_000_000
 
 
 def write_recording(
@@ -67,6 +74,7 @@ def write_recording(
         bonus_types=bonus_types,
         metadata=None if metadata is None else read_metadata(metadata),
     )
+    files.check_room(archive, recording.bytes_needed())
     rates_dtype = None if settings.truth_rates == "none" else settings.truth_rates
     # The truth is moved into place first: where the archive is, its truth is.
     with (
@@ -266,6 +274,22 @@ class _Recording:
 
     def _withheld(self, trial: int) -> bool:
         return self.role == "withheld" and self.trials[trial].tier in schedule.WITHHELD_TIERS
+
+    def bytes_needed(self) -> int:
+        """Upper bound of what `write` puts on the disk at a time, the truth included."""
+        settings = self.settings
+        video = np.dtype(settings.video_dtype).itemsize * int(np.prod(settings.frame_shape))
+        size = np.dtype(settings.response_dtype).itemsize
+        frame = video + size * (len(self.ids) + 4)
+        truth = size  # withheld responses
+        if settings.truth_rates != "none":
+            truth += np.dtype(settings.truth_rates).itemsize
+        training = sum(trial.tier == "train" for trial in self.trials)
+        statistics = len(STATISTICS) * size * (int(np.prod(settings.frame_shape)) + len(self.ids))
+        # Archive and truth, training trials once more until their median is known, statistics.
+        frames = self._padded_frames()
+        per_frame = len(self.trials) * (frame + truth * len(self.ids)) + training * frame
+        return frames * (per_frame + statistics) + _METADATA_BYTES
 
     def _padded_frames(self) -> int:
         longest = max(

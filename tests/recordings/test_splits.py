@@ -242,5 +242,5 @@ def test_errors_are_sentences(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no split at .*none\.parquet"):
         splits.read_splits(tmp_path / "none.parquet")
     seen.to_parquet(tmp_path / "videos.parquet")
-    with pytest.raises(ValueError, match="lacks the column member, role"):
+    with pytest.raises(ValueError, match="lacks the column member, near_ids, role"):
         splits.read_splits(tmp_path / "videos.parquet")

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +116,12 @@ def make_lab(folder: Path) -> Lab:
     study = TINY.read_text().replace("tests/workflow/systems", "systems")
     (folder / "tiny.yaml").write_text(study)
     return Lab(folder)
+
+
+@pytest.fixture(scope="session")
+def make_tiny_lab() -> Callable[[Path], Lab]:
+    """Make a working directory in which nothing has run yet."""
+    return make_lab
 
 
 @pytest.fixture(scope="session")

@@ -91,9 +91,13 @@ def test_everything_is_made_and_then_nothing_is_to_do(lab: Lab) -> None:
     page = (results / "report.html").read_text()
     assert "Factorized (tiny)" in page
     assert "imulated" in page
-    for name in ("leaderboard_open", "ensemble_size_open", "traces_open", "training_curves_clean"):
+    names = ["leaderboard_open", "ensemble_size_open", "traces_open", "training_curves_clean"]
+    for name in [*names, "quality_tinyA", "quality_tinyB", "quality_tinyF"]:
         assert (results / f"report/figures/{name}.pdf").read_bytes().startswith(b"%PDF")
         assert (results / f"report/figures/{name}.png").stat().st_size > 5000
+        assert f'id="figure-{name}"' in page
+    assert 'id="table-leakage_open"' in page
+    assert 'id="table-shared_videos"' in page
     for suffix in ("csv", "md", "tex"):
         assert (results / f"report/tables/leaderboard_open.{suffix}").stat().st_size > 100
     assert lab.plan("all").nothing_to_do
