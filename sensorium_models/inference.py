@@ -123,7 +123,7 @@ def predict_trial(
 
     By `inference` of the system the network sees
     - `whole_trial`: the trial, at most `cap_frames` of it, in pieces that begin with the history
-      which their first frame needs;
+      which their first frame needs (in one piece if the core is `undivided`);
     - `sliding_windows`: a window of a training clip's frames at every frame of the trial, whatever
       the cap; a frame's rate is the mean of all windows that hold it (card of DwiseNeuro, 5);
     - `tiled_windows`: clips of training length whose outputs lie end to end over `wanted`, the last
@@ -173,9 +173,11 @@ def readable_frames(encoder: Encoder, animal: str, cap_frames: int | None) -> in
 def _whole_trial(encoder: Encoder, clip: Clip, wanted: slice, *, system: System) -> Tensor:
     history = encoder.history_frames
     frames = clip.frame.shape[1]
+    # A network that remembers the whole trial has no history to begin a piece with.
+    at_once = frames if encoder.undivided else system.prediction_chunk_frames
     pieces = [
-        encoder(_cut(clip, slice(start, start + system.prediction_chunk_frames + history)))[0]
-        for start in range(0, frames - history, system.prediction_chunk_frames)
+        encoder(_cut(clip, slice(start, start + at_once + history)))[0]
+        for start in range(0, frames - history, at_once)
     ]
     return torch.cat(pieces).float()[wanted.start - history : wanted.stop - history]
 

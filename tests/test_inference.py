@@ -99,6 +99,15 @@ def small(name, **changes):
             "temporal_kernels": [4, 3],
             "spatial_strides": [1, 1],
         }
+    elif name == "viv1t_2025":
+        content["core_settings"] |= {
+            "channels": 4,
+            "heads": 1,
+            "head_channels": 4,
+            "feedforward_channels": 4,
+            "spatial_blocks": 1,
+            "temporal_blocks": 1,
+        }
     else:
         content["readout_settings"]["history_frames"] = 5
     return System(name=name, **{**content, **changes})
@@ -112,7 +121,8 @@ def trained(system, recording):
     return encoder
 
 
-@pytest.mark.parametrize("name", ["factorized_baseline", "linear_nonlinear"])
+# The last one remembers the whole trial.
+@pytest.mark.parametrize("name", ["factorized_baseline", "linear_nonlinear", "viv1t_2025"])
 @pytest.mark.parametrize("chunk", [1, 7, 35, 1000])
 def test_the_length_of_a_piece_changes_no_prediction(name, chunk):
     recording = MemoryRecording("A.h5")

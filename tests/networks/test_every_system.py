@@ -157,8 +157,12 @@ def test_published_number_of_parameters(published_system, make_facts, name):
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_rates_are_of_the_last_frames_and_see_only_what_they_may(tiny, clip_for, name):
+def test_rates_are_of_the_last_frames_and_see_only_what_they_may(
+    tiny, clip_for, published_system, name
+):
     encoder = tiny(name)
+    divides = published_system(name).inference == "whole_trial" and not encoder.undivided
+    assert not divides or SEES.get(name, "history") == "history"
     clip = clip_for(encoder, clips=1, first_frames=(0,))
     frames = clip.frame.shape[1]
     with torch.no_grad():

@@ -29,6 +29,8 @@ class ViV1TCore(Core):
     whole trial is predicted, as published. `recompute_blocks` saves memory in training.
     """
 
+    undivided = True
+
     def __init__(
         self,
         *,

@@ -35,6 +35,7 @@ class CausalViV1TCore(Core):
     """
 
     history_frames = 0
+    undivided = True
 
     def __init__(
         self,
