@@ -8,17 +8,18 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 # Added to the logit of two tokens that only the cyclic shift brought together; not minus infinity,
 # as published.
 _APART = -100.0
 
-# Windows whose scores exist at the same time while gradients are computed.
+# Windows whose scores exist at the same time in the backward pass.
 _WINDOWS_AT_ONCE = 8
 
 Size = tuple[int, int, int]
@@ -82,26 +83,46 @@ class WindowAttention(nn.Module):
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, logits: Tensor) -> Tensor:
-    """softmax(query key' / sqrt(d) + logits) value for M windows; (M, heads, L, d), logits (heads,
-    L, L).
+    """softmax(query key' / sqrt(d) + logits) value for M windows, as (M, heads, L, d).
 
-    Where gradients are wanted, the scores are computed again in the backward pass, for some windows
-    at a time.
+    `logits` (heads, L, L) are those of all windows, and may learn. No scores are kept: the backward
+    pass computes them again, for some windows at a time.
     """
-    if not torch.is_grad_enabled():
-        return _attend(query, key, value, logits)
-    pieces = zip(*(part.split(_WINDOWS_AT_ONCE) for part in (query, key, value)), strict=True)
-    return torch.cat(
-        [
-            checkpoint(_attend, *piece, logits, use_reentrant=False, preserve_rng_state=False)
-            for piece in pieces
-        ]
-    )
+    return cast(Tensor, _Attention.apply(query, key, value, logits))
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, logits: Tensor) -> Tensor:
-    mask = logits.to(query.dtype)[None]
-    return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+class _Attention(torch.autograd.Function):
+    # PyTorch's fused attention alone has no gradient of the logits: where they learn, it falls back
+    # to plain attention, which keeps all scores.
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, logits: Tensor) -> Tensor:
+        # Detached, because the choice of the fused kernel looks at what requires a gradient.
+        q, k, v, mask = (values.detach() for values in (query, key, value, logits))
+        y = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask.to(q.dtype)[None])
+        ctx.save_for_backward(query, key, value, logits, y)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, y_gradient: Tensor) -> tuple[Tensor, ...]:
+        *inputs, logits, y = ctx.saved_tensors
+        gradients = [torch.empty_like(values) for values in inputs]
+        logits_gradient = torch.zeros_like(logits)
+        scale = inputs[0].shape[-1] ** -0.5
+        for start in range(0, len(y), _WINDOWS_AT_ONCE):
+            part = slice(start, start + _WINDOWS_AT_ONCE)
+            q, k, v = (values[part].contiguous() for values in inputs)
+            dy = y_gradient[part].to(q.dtype).contiguous()
+            weights = (q @ k.transpose(2, 3)).to(logits.dtype).mul_(scale).add_(logits)
+            weights = weights.softmax(dim=-1)
+            scores = (dy @ v.transpose(2, 3)).to(logits.dtype)  # becomes the scores' gradient
+            scores.sub_((dy * y[part]).sum(dim=-1, keepdim=True)).mul_(weights)
+            logits_gradient += scores.sum(dim=0)
+            scores = scores.to(q.dtype)
+            gradients[0][part] = (scores @ k).mul_(scale)
+            gradients[1][part] = (scores.transpose(2, 3) @ q).mul_(scale)
+            gradients[2][part] = weights.to(q.dtype).transpose(2, 3) @ dy
+        return *gradients, logits_gradient
 
 
 def relative_index(window: Size) -> Tensor:

@@ -158,4 +158,15 @@ def sampled_features(maps: Tensor, grid: Tensor) -> Tensor:
 
 def _read(maps: Tensor, grid: Tensor, weights: Tensor) -> Tensor:
     """(M, N) from maps (M, C, H, W), positions (M, N, 2) and weights (C, N)."""
-    return torch.einsum("mcn,cn->mn", sampled_features(maps, grid), weights)
+    return weighted(sampled_features(maps, grid), weights)
+
+
+def weighted(sampled: Tensor, weights: Tensor) -> Tensor:
+    """(M, N): sums over the channels of sampled features (M, C, N) times weights (C, N).
+
+    An einsum makes one small matrix product per neuron of this: 15 times as slow on a CPU, where
+    map by map the products stay in the cache.
+    """
+    if sampled.device.type != "cpu":
+        return (sampled * weights).sum(dim=1)
+    return torch.stack([(features * weights).sum(dim=0) for features in sampled])

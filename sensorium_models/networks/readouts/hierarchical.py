@@ -13,7 +13,11 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from sensorium_models.networks.encoder import AnimalFacts
-from sensorium_models.networks.readouts.gaussian import GaussianReadout, sampled_features
+from sensorium_models.networks.readouts.gaussian import (
+    GaussianReadout,
+    sampled_features,
+    weighted,
+)
 
 Fusion = Literal["mean", "adaptive"]
 
@@ -60,7 +64,7 @@ class PseudoNeurons(nn.Module):
 
     def read(self, sampled: Tensor) -> Tensor:
         """Readings (M, N // s) from features (M, C, N) where the neurons look, shift included."""
-        return torch.einsum("mcn,cn->mn", sampled[:, :, self.place], self.features)  # type: ignore[index]
+        return weighted(sampled[:, :, self.place], self.features)  # type: ignore[index]
 
     def forward(self, level: Tensor) -> Tensor:
         """Readings (..., N // s), refined and repeated, (..., N).
@@ -145,7 +149,7 @@ class HierarchicalReadout(GaussianReadout):
     def _levels(self, maps: Tensor, grid: Tensor) -> tuple[Tensor, ...]:
         """The neurons' own readings (M, N), then those of the pseudo-neurons (M, N // s)."""
         sampled = sampled_features(maps, grid)  # (M, C, N)
-        levels = [torch.einsum("mcn,cn->mn", sampled, self.features)]
+        levels = [weighted(sampled, self.features)]
         levels += [self._scale(name).read(sampled) for name in self.fused_scales]
         return tuple(levels)
 
