@@ -31,6 +31,7 @@ _NEUTRAL = {
     "sensorium_models.files",
     "sensorium_models.progress",
     "sensorium_models.recordings.download",
+    "sensorium_models.recordings.frame_shape",
     "sensorium_models.provenance",
     "sensorium_models.fingerprints",
     "sensorium_models.finished",
@@ -199,7 +200,7 @@ def summary(study: Study) -> str:
 def archive_state(study: Study, animal: str) -> str:
     """What an archive is by its source; of one read in place also sizes and times of its files."""
     source = study.recording(animal).source
-    if source.kind != "directory" or not source.path.exists():
+    if source.kind not in ("directory", "native") or not source.path.exists():
         return digest(source.model_dump(mode="json", exclude=_PLACES))
     files = [source.path] if source.path.is_file() else sorted(source.path.rglob("*"))
     states = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]

@@ -94,7 +94,7 @@ class NativeRecording:
         self.path = Path(path)
         if not is_native(self.path):
             raise ArchiveError(
-                f"{self.path}: is no recording at native rates: there is no screen/meta.yml in it."
+                f"{self.path}: is no recording at native rates: there is no folder screen/ in it."
                 " Correct the path under recordings."
             )
         self.folder = self.path.resolve().name
@@ -349,4 +349,4 @@ class NativeRecording:
 
 def is_native(path: Path) -> bool:
     """Whether a folder is laid out as a recording at native rates."""
-    return (Path(path) / "screen" / "meta.yml").is_file()
+    return (Path(path) / "screen").is_dir()

@@ -131,11 +131,12 @@ class SimulatedAnimal:
         self._shown_again: dict[Movie, np.ndarray] = {}
         self.trials = self._draw_trials(bonus_types, metadata)
         # Repeats of a clip of flashed images end in a grey that may last a frame or two longer.
-        self.last_grey = self._generator("grey").integers(-2, 3, len(self.trials))
+        self.last_grey = self.generator("grey").integers(-2, 3, len(self.trials))
         self.scale = self._behaviour_scale(metadata)
         self._draw_neurons(metadata)
 
-    def _generator(self, stream: str, *rest: int) -> np.random.Generator:
+    def generator(self, stream: str, *rest: int) -> np.random.Generator:
+        """Random numbers of one stream of this animal."""
         names = (zlib.crc32(self.animal.encode()), zlib.crc32(stream.encode()))
         return np.random.default_rng([self.seed, *names, *rest])
 
@@ -162,13 +163,13 @@ class SimulatedAnimal:
             repeats=settings.repeats,
             none_trials=settings.none_trials,
             bonus_types=bonus_types,
-            order=self._generator("order"),
+            order=self.generator("order"),
         )
 
     def _behaviour_scale(self, metadata: AnimalMetadata | None) -> behaviour.BehaviourScale:
         if metadata is not None:
             return metadata.behaviour_scale
-        rng = self._generator("behaviour scale")
+        rng = self.generator("behaviour scale")
         speed_mean = float(rng.uniform(1.0, 4.0))
         return behaviour.BehaviourScale(
             pupil_mean=float(rng.uniform(40, 60)),
@@ -179,7 +180,7 @@ class SimulatedAnimal:
 
     def _draw_neurons(self, metadata: AnimalMetadata | None) -> None:
         settings = self.settings
-        rng = self._generator("neurons")
+        rng = self.generator("neurons")
         if metadata is None:
             self.coordinates = neurons.draw_coordinates(rng, settings.neurons)
         else:
@@ -211,7 +212,7 @@ class SimulatedAnimal:
         self.response_scale = scale
 
     def _mean_arousal(self) -> np.ndarray:
-        rng = self._generator("arousal")
+        rng = self.generator("arousal")
         drawn = [behaviour.simulate(rng, 300, self.scale).arousal for _ in range(60)]
         running, pupil = np.concatenate(drawn).T
         return np.array([running.mean(), pupil.mean(), (running * pupil).mean()])
@@ -283,7 +284,7 @@ class SimulatedAnimal:
     def record(self, trial: int, video: np.ndarray) -> SimulatedTrial:
         """Simulate one trial: the same whenever it is asked for."""
         settings, frames = self.settings, len(video)
-        rng = self._generator("trial", trial)
+        rng = self.generator("trial", trial)
         moved = behaviour.simulate(rng, frames, self.scale)
         phase = float(rng.uniform())
         rates = self.population.relative_rates(video, moved)
