@@ -118,20 +118,14 @@ def resample(
     for valid, signals in _patterns(values):
         if not valid.any():
             continue
-        samples, taken = values[np.ix_(valid, signals)], times[valid]
+        samples, taken, late = values[np.ix_(valid, signals)], times[valid], shifts[signals]
         if chosen is None:
-            asked = np.asarray(at)[:, None] - shifts[signals]
-            found = _straight_lines(samples, taken, asked)
+            found = _straight_lines(samples, taken, np.asarray(at)[:, None] - late)
         else:
-            found = np.empty((len(at), samples.shape[1]))
-            for shift in np.unique(shifts[signals]):
-                alike = shifts[signals] == shift
-                found[:, alike] = _filtered(
-                    samples[:, alike], taken, at - shift, chosen, rate_hz, longest
-                )
-        asked = np.asarray(at)[:, None] - np.unique(shifts[signals])
+            found = _filtered(samples, taken, np.asarray(at), late, chosen, rate_hz, longest)
+        phases, place = np.unique(late, return_inverse=True)
+        asked = np.asarray(at)[:, None] - phases
         covered = _covered(taken, asked, 1 / rate_hz, longest, valid[0], valid[-1])
-        place = np.searchsorted(np.unique(shifts[signals]), shifts[signals])
         result[:, signals] = np.where(covered[:, place], found, np.nan)
     return result
 
@@ -246,23 +240,29 @@ def _straight_lines(samples: np.ndarray, taken: np.ndarray, asked: np.ndarray) -
 def _filtered(
     samples: np.ndarray,
     taken: np.ndarray,
-    asked: np.ndarray,
+    at: np.ndarray,
+    shifts: np.ndarray,
     chosen: Filter,
     rate_hz: float,
     longest: float,
 ) -> np.ndarray:
     """Filter each stretch between long gaps on its own; (frames, signals)."""
-    result = np.full((len(asked), samples.shape[1]), np.nan)
+    result = np.full((len(at), samples.shape[1]), np.nan)
     breaks = np.flatnonzero(np.diff(taken) > longest) + 1
     first = np.concatenate([[0], breaks])
     last = np.concatenate([breaks, [len(taken)]])
+    order = np.argsort(shifts, kind="stable")
+    alike = np.split(order, np.flatnonzero(np.diff(shifts[order])) + 1)
     for start, stop in zip(first, last, strict=True):
         begins = -np.inf if start == 0 else taken[start] - 1e-9 / rate_hz
         ends = np.inf if stop == len(taken) else taken[stop - 1] + 1e-9 / rate_hz
-        frames = np.flatnonzero((asked >= begins) & (asked <= ends))
-        if len(frames):
-            stretch, origin, period = _regular(samples[start:stop], taken[start:stop], rate_hz)
-            result[frames] = _weighted(stretch, origin, period, asked[frames], chosen)
+        stretch, origin, period = _regular(samples[start:stop], taken[start:stop], rate_hz)
+        for signals in alike:
+            asked = at - shifts[signals[0]]
+            frames = np.flatnonzero((asked >= begins) & (asked <= ends))
+            if len(frames):
+                found = _weighted(stretch[:, signals], origin, period, asked[frames], chosen)
+                result[np.ix_(frames, signals)] = found
     return result
 
 
@@ -308,6 +308,6 @@ def _weighted(
     # Held beyond both ends: the weights of the samples that are not there go to the last one.
     place = np.clip(number, 0, len(stretch) - 1)
     first, last = place.min(), place.max() + 1
-    matrix = np.zeros((len(asked), last - first))
-    np.add.at(matrix, (np.arange(len(asked))[:, None], place - first), weights)
-    return matrix @ stretch[first:last]
+    cell = np.arange(len(asked))[:, None] * (last - first) + place - first
+    matrix = np.bincount(cell.ravel(), weights.ravel(), minlength=len(asked) * (last - first))
+    return matrix.reshape(len(asked), last - first) @ stretch[first:last]
