@@ -15,9 +15,9 @@ from sensorium_models.recordings.store_layout import Plan
 
 # Neurons (or pixels) transposed at a time: a block of all frames then stays in the cache.
 _TRANSPOSED_ROWS = 256
-# A modality that ends a little before the others is cut, as the published loader cuts; one that
-# never lasts 9/10 of them has another frame rate.
-_LEAST_SHARE = 0.9
+# A modality that ends before the others is cut, as the published loader cuts; one that usually has
+# less than this share of their frames has another rate (the pupil's 20 Hz are 0.67 of 30 Hz).
+_LEAST_SHARE = 0.75
 
 
 class NotIntegralError(Exception):
@@ -114,9 +114,9 @@ def _check_one_rate(source: TrialSource, share: Mapping[str, Sequence[float]]) -
         if shares and (typical := float(np.median(shares))) < _LEAST_SHARE:
             raise ArchiveError(
                 f"{source.where(modality, 0)}: {modality} has {100 * typical:.0f} % of the frames"
-                " of the longest modality in half of the trials or more, so it has a frame rate of"
-                " its own. Bring it to the video's rate, or give the recording at native rates"
-                " (source: {kind: native, ...})."
+                " of the longest modality in half of the trials or more: they have different frame"
+                " rates. Bring all to the video's, or give the recording at native rates (source:"
+                " {kind: native, ...})."
             )
 
 
