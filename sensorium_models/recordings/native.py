@@ -5,7 +5,6 @@ they are read, from the samples around that trial only; `preprocess` takes them 
 a released archive.
 """
 
-import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,7 +14,7 @@ from typing import Self
 
 import numpy as np
 
-from sensorium_models.progress import track
+from sensorium_models.progress import tell, track
 from sensorium_models.recordings.archive_sources import (
     COPY_AGAIN,
     ArchiveError,
@@ -74,8 +73,8 @@ class NativeRecording:
     else, straight lines cross long gaps and zeros stand where a device has no sample at all.
 
     Args:
-        path: folder with `screen/`, `responses/` and where there are any `treadmill/`,
-            `eye_tracker/`.
+        path: folder with `screen/`, `responses/` and where there is one `eye_tracker/`; `behavior`
+            is its dilation and the speed of `treadmill/`, so it needs both.
         masked_tier: None where the study has no such tier: then a masked trial is an error.
         withheld_tiers: their responses are not looked at.
 
@@ -101,10 +100,11 @@ class NativeRecording:
         self._how = resampling or Resampling()
         self._masked_tier, self._withheld_tiers = masked_tier, set(withheld_tiers)
         self.screen = Screen(self.path / "screen")
+        pupil, wheel = ((self.path / name).is_dir() for name in ("eye_tracker", "treadmill"))
+        used = {"responses": True, "eye_tracker": pupil, "treadmill": pupil and wheel}
         self._devices = {
             name: Device(self.path / name, self._how.clock_offsets_seconds.get(name, 0.0))
-            for name in ("responses", "treadmill", "eye_tracker")
-            if name == "responses" or (self.path / name).is_dir()
+            for name in (name for name, there in used.items() if there)
         }
         self._check_devices()
         self.modalities = tuple(self._parts())
@@ -155,7 +155,7 @@ class NativeRecording:
                 )
                 if not seen.all():
                     found[trial] = self._masked_said(trial, name, at[~seen])
-                    print(found[trial], file=sys.stderr)
+                    tell(found[trial])
                     break
         return found
 
@@ -166,12 +166,10 @@ class NativeRecording:
         trials = range(len(self.screen.trials))
         held = sum(self.screen.held_frames(trial, self._how.target_hz) for trial in trials)
         attributes = {
-            "resampling": f"to the screen's frames at {self._how.target_hz:g} Hz: "
-            + "; ".join(
-                [*said, f"{held} missed refreshes of the screen filled by the frame before"]
-            )
-            + f"; gaps of up to {self._how.longest_gap_seconds:g} s interpolated, longer ones"
-            f" masked in {len(self.masked)} of {len(self.screen.trials)} trials"
+            "resampling": f"to the screen's frames at {self._how.target_hz:g} Hz:"
+            f" {'; '.join(said)}; {held} missed refreshes of the screen filled by the frame before;"
+            f" gaps of up to {self._how.longest_gap_seconds:g} s interpolated, longer ones masked"
+            f" in {len(self.masked)} of {len(trials)} trials"
         }
         if self.masked:
             sentences = list(self.masked.values())
@@ -249,7 +247,7 @@ class NativeRecording:
             "video": [],
             "responses": [("responses", None)],
         }
-        if {"treadmill", "eye_tracker"} <= set(self._devices):
+        if "treadmill" in self._devices:
             parts["behavior"] = [("eye_tracker", self._columns("dilation")), ("treadmill", None)]
         if "eye_tracker" in self._devices:
             parts["pupil_center"] = [("eye_tracker", self._columns("horizontal", "vertical"))]
