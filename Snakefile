@@ -19,6 +19,7 @@ include: "rules/train.smk"
 include: "rules/predict.smk"
 include: "rules/ensemble.smk"
 include: "rules/evaluate.smk"
+include: "rules/submit.smk"
 include: "rules/report.smk"
 
 
@@ -29,6 +30,7 @@ localrules:
     members,
     ensembles,
     scores,
+    submissions,
     figures,
     tables,
     report,
@@ -41,3 +43,4 @@ rule all:
         rules.report.input,
         rules.figures.input,
         rules.tables.input,
+        rules.submissions.input,

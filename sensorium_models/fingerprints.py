@@ -156,6 +156,13 @@ def ceilings(study: Study, protocol: str) -> str:
     return digest(_scored(study, protocol) | {"sources": source_digest(script="ceilings")})
 
 
+def submission(study: Study, protocol: str) -> str:
+    """What decides an upload, given the ensemble's predictions."""
+    folders = {a: study.recording(a).folder for a in study.predicted_animals(protocol)}
+    sources = source_digest(script="submit")
+    return digest(_scored(study, protocol) | {"folders": folders, "sources": sources})
+
+
 def achievable(study: Study, protocol: str) -> str:
     """What decides the scores of the true rates."""
     return digest(_scored(study, protocol) | {"sources": source_digest(script="achievable")})
