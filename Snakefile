@@ -20,6 +20,7 @@ include: "rules/import.smk"
 include: "rules/predict.smk"
 include: "rules/ensemble.smk"
 include: "rules/evaluate.smk"
+include: "rules/submit.smk"
 include: "rules/report.smk"
 
 
@@ -30,6 +31,7 @@ localrules:
     members,
     ensembles,
     scores,
+    submissions,
     figures,
     tables,
     report,
@@ -42,3 +44,4 @@ rule all:
         rules.report.input,
         rules.figures.input,
         rules.tables.input,
+        rules.submissions.input,

@@ -7,6 +7,7 @@ sys.path.insert(0, workflow.basedir)
 from sensorium_models import fingerprints
 from sensorium_models.finished import MemberGuard, store_fingerprint
 from sensorium_models.jobs import make_importable
+from sensorium_models.submission import UPLOADS, uploads_of
 from sensorium_models.study import ConfigurationError, load_study
 
 try:
@@ -45,6 +46,7 @@ ENSEMBLE = f"{RESULTS}/{{protocol}}/ensembles/{{system}}"
 CEILINGS = f"{RESULTS}/{{protocol}}/ceilings.h5"
 ACHIEVABLE = f"{RESULTS}/{{protocol}}/achievable.parquet"
 SCORES = f"{RESULTS}/{{protocol}}/scores/{{system}}.parquet"
+SUBMISSION = f"{RESULTS}/{{protocol}}/submissions/{{system}}/{{upload}}.zip"
 FIGURE = f"{RESULTS}/report/figures/{{figure}}"
 TABLE = f"{RESULTS}/report/tables/{{table}}"
 LOGS = f"{RESULTS}/logs"
@@ -158,6 +160,14 @@ def asked(system, what):
     return getattr(STUDY.systems[system].resources, what)
 
 
+# A server that scores exists for animals whose test responses are withheld.
+SUBMISSIONS = [
+    SUBMISSION.format(protocol=protocol, system=system, upload=upload)
+    for protocol in PROTOCOLS
+    if STUDY.protocol(protocol).animals == "withheld"
+    for system in SYSTEMS
+    for upload in uploads_of(STUDY.protocol(protocol).tiers)
+]
 TITLES = {name: system.title for name, system in STUDY.systems.items()}
 # Whose published numbers stand beside a system that is a variation of a published one.
 PUBLISHED_AS = {

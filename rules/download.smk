@@ -55,7 +55,7 @@ rule locate:
     benchmark:
         f"{BENCHMARKS}/locate/{{animal}}.tsv"
     wildcard_constraints:
-        animal=animals_from("directory"),
+        animal=animals_from("directory", "native"),
     conda:
         "../envs/analysis.yaml"
     threads: 1

@@ -31,6 +31,7 @@ _NEUTRAL = {
     "sensorium_models.files",
     "sensorium_models.progress",
     "sensorium_models.recordings.download",
+    "sensorium_models.recordings.frame_shape",
     "sensorium_models.provenance",
     "sensorium_models.fingerprints",
     "sensorium_models.finished",
@@ -167,6 +168,13 @@ def ceilings(study: Study, protocol: str) -> str:
     return digest(_scored(study, protocol) | {"sources": source_digest(script="ceilings")})
 
 
+def submission(study: Study, protocol: str) -> str:
+    """What decides an upload, given the ensemble's predictions."""
+    folders = {a: study.recording(a).folder for a in study.predicted_animals(protocol)}
+    sources = source_digest(script="submit")
+    return digest(_scored(study, protocol) | {"folders": folders, "sources": sources})
+
+
 def achievable(study: Study, protocol: str) -> str:
     """What decides the scores of the true rates."""
     return digest(_scored(study, protocol) | {"sources": source_digest(script="achievable")})
@@ -211,7 +219,7 @@ def summary(study: Study) -> str:
 def archive_state(study: Study, animal: str) -> str:
     """What an archive is by its source; of one read in place also sizes and times of its files."""
     source = study.recording(animal).source
-    if source.kind != "directory" or not source.path.exists():
+    if source.kind not in ("directory", "native") or not source.path.exists():
         return digest(source.model_dump(mode="json", exclude=_PLACES))
     files = [source.path] if source.path.is_file() else sorted(source.path.rglob("*"))
     states = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]

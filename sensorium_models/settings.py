@@ -40,6 +40,34 @@ class DirectorySource(Section):
     path: Path
 
 
+class EyeTrackerSignals(Section):
+    """Columns of the eye tracker's data, counted from 0; the layout fixes no order."""
+
+    dilation: int = Field(default=0, ge=0)
+    horizontal: int = Field(default=1, ge=0)
+    vertical: int = Field(default=2, ge=0)
+
+
+class ResamplingSettings(Section):
+    """How a recording at native rates comes to the study's frame rate; see `recordings.native`."""
+
+    longest_gap_seconds: float = Field(default=0.5, gt=0)
+    responses: Literal["linear", "band_limited"] = "linear"
+    eye_tracker: Literal["linear", "band_limited"] = "band_limited"
+    eye_tracker_signals: EyeTrackerSignals = Field(default_factory=EyeTrackerSignals)
+    clock_offsets_seconds: dict[Literal["responses", "treadmill", "eye_tracker"], float] = Field(
+        default_factory=dict
+    )
+
+
+class NativeSource(Section):
+    """A folder in the experanto layout, every device at its own rate; read where it lies."""
+
+    kind: Literal["native"]
+    path: Path
+    resampling: ResamplingSettings = Field(default_factory=ResamplingSettings)
+
+
 class SimulatedSource(Section):
     """A recording made by `simulation`; animals of one `pair` and `seed` share their movies."""
 
@@ -50,9 +78,21 @@ class SimulatedSource(Section):
     test_videos: int = Field(default=2, ge=1)
     repeats: int = Field(default=4, ge=2)
     metadata: Path | None = None
+    layout: Literal["released", "native"] = "released"
+    screen_hz: Literal[30, 60] = 30
+
+    @model_validator(mode="after")
+    def _screen_of_an_archive(self) -> "SimulatedSource":
+        if self.layout == "released" and self.screen_hz != 30:
+            raise ValueError(
+                "released archives are at 30 Hz; give layout: native for other screens"
+            )
+        return self
 
 
-Source = Annotated[GinSource | DirectorySource | SimulatedSource, Field(discriminator="kind")]
+Source = Annotated[
+    GinSource | DirectorySource | NativeSource | SimulatedSource, Field(discriminator="kind")
+]
 
 
 class Recording(Section):

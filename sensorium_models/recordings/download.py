@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from sensorium_models import files
-from sensorium_models.recordings.archives import ArchiveError, open_archive
-from sensorium_models.settings import DirectorySource, Source
+from sensorium_models.recordings.archives import ArchiveError
+from sensorium_models.recordings.sources import open_recording
+from sensorium_models.settings import DirectorySource, NativeSource, Source
 
 
-def locate(source: DirectorySource) -> Path:
+def locate(source: DirectorySource | NativeSource) -> Path:
     """The archive or folder that a recording is read from in place.
 
     Raises:
@@ -42,7 +43,7 @@ def write_receipt(
     Raises:
         ArchiveError: the archive cannot be read.
     """
-    with open_archive(archive) as opened:
+    with open_recording(archive) as opened:
         content = {
             "animal": animal,
             "archive": str(archive.resolve()),

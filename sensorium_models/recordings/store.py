@@ -1,15 +1,9 @@
 """The recording store: one HDF5 file per animal, written once, then read-only.
 
 Raw values, time first, the valid frames of all trials end to end, contiguous and uncompressed, so
-that a clip is one read. This module knows the layout; `preprocess` writes it.
-
-Frames are read past HDF5, straight from where it says that a dataset lies: one copy, from the page
-cache to where the caller wants them, without HDF5's global lock. They are read, not mapped: a
-network file system that fails then ends in a sentence, not in a bus error, and what is read does
-not count as the process's memory.
+that a clip is one read (`extents`). This module knows the layout; `preprocess` writes it.
 """
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,17 +16,11 @@ import h5py
 import numpy as np
 
 from sensorium_models.recordings.archives import MODALITIES
+from sensorium_models.recordings.extents import StoreError, extent_of
 from sensorium_models.recordings.statistics import Statistics
 
 SCHEMA_VERSION = 2
 WITHHELD = -1
-
-# Frames at least this long are read one by one where not all are wanted.
-_PAGE_BYTES = 4096
-
-
-class StoreError(ValueError):
-    """A recording store is missing, damaged, or lacks what was asked of it."""
 
 
 class WithheldResponsesError(StoreError):
@@ -58,19 +46,6 @@ class Trials:
         return len(self.frames)
 
 
-@dataclass(frozen=True)
-class _Extent:
-    """Where a dataset lies in the file; its frames follow one another without gaps."""
-
-    offset: int
-    frame_shape: tuple[int, ...]
-    dtype: np.dtype
-
-    @property
-    def frame_bytes(self) -> int:
-        return math.prod(self.frame_shape) * self.dtype.itemsize
-
-
 class Recording:
     """Read-only handle on one store. Opens instantly, without locking (network file systems), holds
     no data, and can be pickled or used after a fork: it opens the file anew there.
@@ -93,7 +68,7 @@ class Recording:
         self.neurons = int(file["responses"].shape[1])
         self.frame_shape: tuple[int, int] = file["video"].shape[1:]
         self.video_dtype: np.dtype = file["video"].dtype
-        self._extents = {name: self._extent(name) for name in self.modalities}
+        self._extents = {name: extent_of(file[name]) for name in self.modalities}
 
     @cached_property
     def trials(self) -> Trials:
@@ -193,7 +168,7 @@ class Recording:
                 f" array {shape} of {extent.dtype}, but were given one {out.shape} of {out.dtype}."
             )
         if out.size:
-            self._read_frames(extent, int(column[trial]) + start, step, out)
+            extent.read(self._file_descriptor, int(column[trial]) + start, step, out)
         return out
 
     def statistics(
@@ -260,55 +235,11 @@ class Recording:
             self._handle_process = os.getpid()
         return self._handle
 
-    def _read_frames(self, extent: "_Extent", first: int, step: int, out: np.ndarray) -> None:
-        """Every `step`-th frame from `first` on, until `out` is full."""
-        size = extent.frame_bytes
-        offset = extent.offset + first * size
-        span = (len(out) - 1) * step + 1
-        if step == 1:
-            self._read_bytes(offset, out.reshape(-1).view(np.uint8))
-        elif size < _PAGE_BYTES:
-            frames = np.empty((span, *extent.frame_shape), extent.dtype)
-            self._read_bytes(offset, frames.reshape(-1).view(np.uint8))
-            out[:] = frames[::step]
-        else:
-            # One request to the disk for all of it; copied from the page cache is what is wanted.
-            if hasattr(os, "posix_fadvise"):  # not on a Mac
-                os.posix_fadvise(self._file_descriptor, offset, span * size, os.POSIX_FADV_WILLNEED)
-            for row, frame in enumerate(out.reshape(len(out), -1).view(np.uint8)):
-                self._read_bytes(offset + row * step * size, frame)
-
-    def _read_bytes(self, offset: int, out: np.ndarray) -> None:
-        """Fill `out` (bytes) from `offset` of the file on."""
-        try:
-            while count := os.preadv(self._file_descriptor, [out], offset):  # type: ignore[list-item]
-                if count == len(out):
-                    return
-                out, offset = out[count:], offset + count
-            raise OSError("the file ends before its data")
-        except OSError as error:
-            raise StoreError(
-                f"{self.path} cannot be read any more ({error}). See whether its disk is reachable"
-                " and whether the file was replaced meanwhile, then start again."
-            ) from error
-
     @property
     def _file_descriptor(self) -> int:
         if self._descriptor is None:  # reads say from where, so processes may share it after a fork
             self._descriptor = os.dup(self._file.id.get_vfd_handle())
         return self._descriptor
-
-    def _extent(self, name: str) -> "_Extent":
-        dataset = self._file[name]
-        offset = dataset.id.get_offset()  # None where nothing is stored, or not in one piece
-        if dataset.size == 0:
-            offset = 0
-        if offset is None or not dataset.dtype.isnative:
-            raise StoreError(
-                f"{self.path}: {name} is not stored as one piece of this machine's numbers, so it"
-                " was not written by this program. Remove the file and preprocess again."
-            )
-        return _Extent(offset, dataset.shape[1:], dataset.dtype)
 
     def _open(self) -> h5py.File:
         if not self.path.exists():

@@ -18,8 +18,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from sensorium_models.recordings.archives import PUBLISHED_STATISTICS, Archive
+from sensorium_models.recordings.archives import PUBLISHED_STATISTICS
 from sensorium_models.recordings.repeats import QUADRANTS
+from sensorium_models.recordings.sources import TrialSource
 from sensorium_models.recordings.stimulus_types import STIMULUS_TYPES
 
 DIGEST_BYTES = 32
@@ -48,7 +49,7 @@ class Plan:
     withheld: np.ndarray  # (trials,) bool
 
 
-def plan_datasets(source: Archive, plan: Plan, longest: int) -> Layout:
+def plan_datasets(source: TrialSource, plan: Plan, longest: int) -> Layout:
     """Shape and dtype of every dataset but the published statistics."""
     layout: Layout = {}
     for modality in source.modalities:
@@ -80,7 +81,7 @@ def plan_datasets(source: Archive, plan: Plan, longest: int) -> Layout:
     return layout
 
 
-def neuron_table(source: Archive) -> dict[str, np.ndarray]:
+def neuron_table(source: TrialSource) -> dict[str, np.ndarray]:
     """Numbers and, where known, coordinates of the neurons, by dataset name."""
     neurons = {"neurons/id": source.neuron_ids}
     if source.coordinates is not None:
@@ -124,7 +125,7 @@ def fill(file: FileIO, offset: int, values: np.ndarray) -> None:
         content, offset = content[written:], offset + written
 
 
-def bytes_needed(source: Archive, plan: Plan) -> int:
+def bytes_needed(source: TrialSource, plan: Plan) -> int:
     """Upper bound of the size of the store, for one look at the disk before writing."""
     total = _METADATA_BYTES
     for name, (shape, dtype) in plan_datasets(source, plan, int(plan.frames.max())).items():

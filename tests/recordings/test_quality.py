@@ -255,8 +255,10 @@ def test_memory_does_not_grow_with_the_responses() -> None:
                 first_response_frame=np.arange(trials) * frames,
                 tier=np.array(["oracle"] * trials),
                 video=np.arange(trials) // 4,
+                video_id=np.array([""] * trials),
                 signature=np.array([str(trial // 4) for trial in range(trials)]),
                 perceptual_hash=np.array(["0"] * trials),
+                pixel_type=np.array(["movie"] * trials),
                 stimulus_type=np.array(["movie"] * trials),
             ),
             read=lambda modality, trial, start=0, stop=frames: (

@@ -50,7 +50,7 @@ def test_the_system_may_read_less_than_it_was_asked_for(
         return preadv(descriptor, [pieces[0][:5]], offset)
 
     monkeypatch.setattr(os, "preadv", stingy)
-    monkeypatch.setattr("sensorium_models.recordings.store._PAGE_BYTES", page)
+    monkeypatch.setattr("sensorium_models.recordings.extents._PAGE_BYTES", page)
     np.testing.assert_array_equal(recording.read("responses", 4), whole)
     np.testing.assert_array_equal(recording.read("responses", 4, step=2), whole[::2])
 

@@ -136,7 +136,8 @@ def test_batches_lie_in_memory_that_is_used_again(laboratory: Any, workers: int)
     for _ in range(12):
         clip = ahead.next_batch()
         before = copied(clip)
-        ahead._coming[-1].read.result()  # the reader is done with all it could do meanwhile
+        for reading in ahead._coming[-1].reads:
+            reading.result()  # the reader is done with all it could do meanwhile
         for value, value_before in zip(copied(clip), before, strict=True):
             np.testing.assert_array_equal(value, value_before)
         assert clip.video.ctypes.data % 64 == 0
@@ -155,7 +156,8 @@ def test_errors_of_the_reader_arrive(laboratory: Any, tmp_path: Path, workers: i
     ahead = ReadAhead(sampler, workers=workers, start_method="fork")
     ahead.next_batch()
     for batch in ahead._coming:
-        batch.read.result()
+        for reading in batch.reads:
+            reading.result()
     for path in damaged.stores.values():
         os.truncate(path, 4096)
     for _ in range(len(ahead._coming)):  # were read before the disk failed

@@ -1,0 +1,48 @@
+"""Check a submission from anywhere against the recordings of a study, as the server would.
+
+python workflow_scripts/check_submission.py predictions.zip [--study config.yaml my_study.yaml]
+"""
+
+import argparse
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+from sensorium_models.configuration import REPOSITORY
+from sensorium_models.recordings.store import Recording
+from sensorium_models.study import read_study
+from sensorium_models.submission import expected_animal, problems_of
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("submission", type=Path)
+    parser.add_argument("--study", type=Path, nargs="+", default=[REPOSITORY / "config.yaml"])
+    parser.add_argument("--protocol", default="competition")
+    options = parser.parse_args()
+    try:
+        study = read_study(*options.study)
+        scored = study.settings.scored_frames
+        with ExitStack() as stack:
+            animals = {
+                animal: expected_animal(
+                    stack.enter_context(
+                        Recording(study.settings.results / "recordings" / f"{animal}.h5")
+                    ),
+                    folder=study.recording(animal).folder,
+                    tiers=study.protocol(options.protocol).tiers,
+                    first_frame=scored.first,
+                    cap_frames=scored.cap,
+                    drop_last_frames=scored.drop_last,
+                )
+                for animal in study.predicted_animals(options.protocol)
+            }
+            problems = problems_of(options.submission, animals)
+    except (ValueError, OSError) as error:
+        problems = [str(error)]
+    print("\n".join(problems) or f"{options.submission}: as the server expects it.")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
