@@ -255,7 +255,7 @@ def test_shuffle_interleaves_the_halves():
         layer.convolution.weight.zero_()
         layer.norm.bias.copy_(torch.arange(8.0))
         layer.shortcut_norm.weight.zero_()
-        y = layer(torch.zeros(1, 8, 1))[0, :, 0]
+        y = layer(torch.zeros(1, 1, 8))[0, 0]
     expected = nn.functional.silu(torch.tensor([0.0, 4, 1, 5, 2, 6, 3, 7]))
     torch.testing.assert_close(y, expected)
 

@@ -125,8 +125,8 @@ class DwiseNeuroCore(Core):
             x = nn.functional.linear(x, weight.flatten(1), bias)
         for block in self.blocks:
             x = block(with_positions(x))
-        x = x.mean(dim=(2, 3)).transpose(1, 2)  # (B, C, T)
-        return self.cortex(x)[..., None, None]
+        x = self.cortex(x.mean(dim=(2, 3)))  # (B, T, C)
+        return x.transpose(1, 2)[..., None, None]
 
 
 def _counts(value: object) -> bool:

@@ -75,8 +75,18 @@ def pointwise(x: Tensor, convolution: nn.Conv3d) -> Tensor:
     return functional.linear(x, convolution.weight.flatten(1), convolution.bias)
 
 
-def normalised(x: Tensor, norm: nn.BatchNorm3d) -> Tensor:
-    """Batch norm of x (B, T, H, W, C)."""
+def in_groups(x: Tensor, convolution: nn.Conv1d) -> Tensor:
+    """A grouped convolution of one step each, of x (B, T, C): one matrix product per group."""
+    groups = convolution.groups
+    biases = [None] * groups if convolution.bias is None else convolution.bias.chunk(groups)
+    parts = zip(
+        x.chunk(groups, dim=-1), convolution.weight[..., 0].chunk(groups), biases, strict=True
+    )
+    return torch.cat([functional.linear(part, weight, bias) for part, weight, bias in parts], -1)
+
+
+def normalised(x: Tensor, norm: nn.BatchNorm1d | nn.BatchNorm3d) -> Tensor:
+    """Batch norm of x (B, T, C) or (B, T, H, W, C)."""
     if norm.training:
         return norm(x.movedim(-1, 1)).movedim(1, -1)
     scale, offset = _affine(norm)  # a hundred times as fast as PyTorch's own on this memory
@@ -89,7 +99,7 @@ def folded(convolution: nn.Conv3d, norm: nn.BatchNorm3d) -> tuple[Tensor, Tensor
     return convolution.weight * scale.reshape(-1, 1, 1, 1, 1), offset
 
 
-def _affine(norm: nn.BatchNorm3d) -> tuple[Tensor, Tensor]:
+def _affine(norm: nn.BatchNorm1d | nn.BatchNorm3d) -> tuple[Tensor, Tensor]:
     """Factor and summand (C,) of a batch norm in evaluation."""
     mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
     scale = norm.weight * torch.rsqrt(variance + norm.eps)
@@ -234,7 +244,7 @@ class InvertedResidual(nn.Module):
 class ShuffleLayer(nn.Module):
     """A grouped map of channels, batch norm, SiLU and a shuffle of the groups; plus a shortcut.
 
-    (B, C, T) to (B, C', T), every step on its own. After the activation the channels of the groups
+    (B, T, C) to (B, T, C'), every step on its own. After the activation the channels of the groups
     are interleaved: output channel `j * groups + g` is channel `g * C' / groups + j`. The shortcut
     repeats the input's channels and is not shuffled.
     """
@@ -249,9 +259,9 @@ class ShuffleLayer(nn.Module):
         self.shortcut_norm = nn.BatchNorm1d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        shortcut = self.shortcut_norm(tiled(x, self.convolution.out_channels, dim=1))
-        x = functional.silu(self.norm(self.convolution(x)))
-        x = x.unflatten(1, (self.convolution.groups, -1)).transpose(1, 2).flatten(1, 2)
+        shortcut = normalised(tiled(x, self.convolution.out_channels, dim=-1), self.shortcut_norm)
+        x = functional.silu(normalised(in_groups(x, self.convolution), self.norm))
+        x = x.unflatten(-1, (self.convolution.groups, -1)).transpose(2, 3).flatten(2)
         return self.drop_path(x) + shortcut
 
 

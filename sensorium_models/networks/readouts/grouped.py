@@ -5,7 +5,7 @@ Facts: model card of DwiseNeuro, section 2.6 (lRomul/sensorium 6849050).
 
 from torch import Tensor, nn
 
-from sensorium_models.networks.cores.dwiseneuro_blocks import initialise
+from sensorium_models.networks.cores.dwiseneuro_blocks import in_groups, initialise
 from sensorium_models.networks.encoder import AnimalFacts, Readout
 
 
@@ -50,5 +50,5 @@ class GroupedReadout(Readout):
         """Drive (B, T, N) from features (B, C, T, 1, 1)."""
         if shift is not None:
             raise ValueError("the grouped readout has no positions that a gaze shift could move")
-        drive = self.convolution(self.dropout(features.flatten(2)))
-        return drive[:, : self.neurons].transpose(1, 2)
+        features = self.dropout(features.flatten(2)).transpose(1, 2)  # (B, T, C)
+        return in_groups(features, self.convolution)[..., : self.neurons]
