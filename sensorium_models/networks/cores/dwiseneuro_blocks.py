@@ -106,8 +106,8 @@ def _affine(norm: nn.BatchNorm1d | nn.BatchNorm3d) -> tuple[Tensor, Tensor]:
     return scale, norm.bias - mean * scale
 
 
-def spatially(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
-    """Depth-wise convolution (C, 1, 1, k, k) of the frames of x (B, T, H, W, C), zeros around."""
+def spatially(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1) -> Tensor:
+    """Convolution (C', C or 1, 1, k, k) of the frames of x (B, T, H, W, C), zeros around."""
     frames = x.flatten(0, 1).permute(0, 3, 1, 2)  # (B T, C, H, W) in channels-last memory
     frames = functional.conv2d(
         frames,
@@ -115,7 +115,7 @@ def spatially(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Te
         bias,
         stride=stride,
         padding=weight.shape[-1] // 2,
-        groups=len(weight),
+        groups=x.shape[-1] // weight.shape[1],
     )
     return frames.permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
 
@@ -204,8 +204,8 @@ class InvertedResidual(nn.Module):
         hidden = []
         for piece in torch.arange(len(expand)).split(self._channels_at_once(x)):
             part = slice(int(piece[0]), int(piece[-1]) + 1)
-            h = functional.linear(x, expand[part].flatten(1), expand_bias[part])
-            h = functional.silu(h, inplace=True)
+            # A convolution, because PyTorch's linear map writes its bias first and then adds to it.
+            h = functional.silu(spatially(x, expand[part], expand_bias[part]), inplace=True)
             h = spatially(h, spatial[part], spatial_bias[part], self.stride)
             h = functional.silu(h, inplace=True)
             h = temporally(h, temporal[part], temporal_bias[part])
