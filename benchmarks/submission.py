@@ -3,9 +3,9 @@
     python benchmarks/submission.py [--trials 12] [--neurons 7863] [--frames 249]
 
 The kit's way makes nested Python lists of a network's float32 output and lets pandas write them
-with brotli, in doubles; the plain way does so with the very values that we write, which are rounded to
-float16 and so compress more easily. Printed: seconds, peak memory and file size, each in a process
-of its own, ratios, and whether pandas reads the same values from the plain file and ours.
+with brotli, in doubles; the plain way does so with the very values that we write, which are rounded
+to float16 and so compress more easily. Printed: seconds, peak memory and file size, each in a
+process of its own, ratios, and whether pandas reads the same values from the plain file and ours.
 """
 
 import argparse
