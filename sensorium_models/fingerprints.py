@@ -92,12 +92,12 @@ def videos() -> str:
     return digest({"sources": source_digest(script="videos")})
 
 
-def split(study: Study, training_set: str, system: str) -> str:
-    """What decides a split."""
+def split(study: Study, training_set: str, system: str, name: str) -> str:
+    """What decides the split of one member: another member changes nothing in it."""
     return digest(
         {
             **_learned(study, training_set, system),
-            "teachers": {name: study.teacher(system, name) for name in study.members(system)},
+            "teacher": study.teacher(system, name),
             "test": study.test_animals(training_set, system),
             "sources": source_digest(script="split"),
         }
