@@ -84,6 +84,10 @@ def training_recordings(wildcards):
     )
 
 
+def published_checkpoint(wildcards):
+    return str(STUDY.published_weights(**wildcards))
+
+
 def predicted_recordings(wildcards):
     return recordings_of(STUDY.predicted_animals(wildcards.protocol))
 
@@ -173,9 +177,9 @@ PUBLISHED_AS = {
 }
 # Systems of which a score against the number of members can be shown.
 ENSEMBLES = [system for system in SYSTEMS if len(STUDY.members(system)) > 1]
-TRAINING_SETS = list(
-    dict.fromkeys(training_set for training_set, _ in STUDY.trainings())
-)
+# Imported members have no history and no known cost.
+TRAINED = [pair for pair in STUDY.trainings() if not STUDY.is_imported(*pair)]
+TRAINING_SETS = list(dict.fromkeys(training_set for training_set, _ in TRAINED))
 REPORTING = fingerprints.reporting()
 
 
@@ -207,7 +211,7 @@ def member_files(trainings, name):
 
 
 def trainings_of(training_set):
-    return [pair for pair in STUDY.trainings() if pair[0] == training_set]
+    return [pair for pair in TRAINED if pair[0] == training_set]
 
 
 def records_of(wildcards):

@@ -107,6 +107,18 @@ def split(study: Study, training_set: str, system: str, name: str) -> str:
 def member(study: Study, training_set: str, system: str, name: str) -> dict[str, Any]:
     """What decides a trained member: a change here means another network."""
     axes = study.member_axes(system)[name]
+    published = study.published_weights(training_set, system, name)
+    if published is not None:
+        # How the recipe would train it does not matter.
+        architecture = study.systems[system].of_member(axes).trained_by()
+        architecture.pop("recipe")
+        return {
+            "system": architecture,
+            "axes": axes,
+            **_learned(study, training_set, system),
+            "published_weights": str(published),
+            "sources": source_digest(script="import_member"),
+        }
     return {
         "system": study.systems[system].of_member(axes).trained_by(),
         "axes": axes,

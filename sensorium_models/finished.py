@@ -47,12 +47,17 @@ class MemberGuard:
         if self.changed_keys(training_set, system, member):
             raise ConfigurationError(self._list_of_changed())
 
-    def pattern(self) -> str:
+    def pattern(self, *, imported: bool = False) -> str:
         """Wildcard pattern of the training rule's first wildcard: members that are to be trained.
 
-        It looks ahead over the whole path, so that the rule exists for these members only.
+        It looks ahead over the whole path, so that the rule exists for these members only. With
+        `imported`, that of the rule which makes members of published weights.
         """
-        waiting = ["/".join(names) for names in self._all() if self._is_to_be_trained(*names)]
+        waiting = [
+            "/".join(names)
+            for names in self._all()
+            if self._study.is_imported(*names[:2]) == imported and self._is_to_be_trained(*names)
+        ]
         return f"(?=(?:{'|'.join(waiting)})/)(?:published|clean)" if waiting else "(?!)"
 
     def _is_to_be_trained(self, training_set: str, system: str, member: str) -> bool:

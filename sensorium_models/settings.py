@@ -127,6 +127,17 @@ class Protocol(Section):
     training_sets: list[TrainingSetName] = Field(min_length=1)
 
 
+class PublishedWeights(Section):
+    """Checkpoints of the original repository that stand for the members of a system.
+
+    `path` is that of a member's checkpoint, with `{member}` and the names of its axes (`{seed}`) in
+    braces where members differ. The members of `training_set` are imported instead of trained.
+    """
+
+    path: str = Field(min_length=1)
+    training_set: TrainingSetName = "published"
+
+
 class Settings(Section):
     """`config.yaml` with its overrides, key by key."""
 
@@ -138,6 +149,7 @@ class Settings(Section):
     protocols: list[Word] = Field(min_length=1)
     members: dict[Word, dict[str, list[int | str]]]
     systems_folders: list[Path]
+    published_weights: dict[Word, PublishedWeights] = Field(default_factory=dict)
     recordings: dict[Word, Recording] = Field(min_length=1)
     tiers: dict[Word, TierRole] = Field(min_length=1)
     protocol_definitions: dict[Word, Protocol] = Field(min_length=1)

@@ -97,6 +97,18 @@ class Study:
         """The member of the same system and training set that teaches this one, if any does."""
         return self.systems[system].teacher_of(self.member_axes(system)[member])
 
+    def published_weights(self, training_set: str, system: str, member: str) -> Path | None:
+        """The checkpoint that a member is imported from; None if it is trained."""
+        published = self.settings.published_weights.get(system)
+        if published is None or published.training_set != training_set:
+            return None
+        return Path(published.path.format(member=member, **self.member_axes(system)[member]))
+
+    def is_imported(self, training_set: str, system: str) -> bool:
+        """Whether the members of a training set are published ones."""
+        published = self.settings.published_weights.get(system)
+        return published is not None and published.training_set == training_set
+
     def training_set_of(self, system: str, protocol: str) -> TrainingSetName:
         """The training set that a system brings to a protocol."""
         available = self.systems[system].training_sets
@@ -189,6 +201,7 @@ class Study:
             raise self._origin.error("recordings", f"two animals have the folder {twice[0]}")
         self._known("protocols", settings.protocols, settings.protocol_definitions, "protocols")
         self._known("members", settings.members, settings.systems, "systems of the study")
+        self._check_published_weights()
         for name, protocol in settings.protocol_definitions.items():
             key = f"protocol_definitions.{name}.tiers"
             self._known(key, protocol.tiers, settings.tiers, "tiers")
@@ -204,6 +217,29 @@ class Study:
                 for part in ("train", "select"):
                     self._check_selections(system, f"{name}.{part}", getattr(training_set, part))
             self._check_folds(system)
+
+    def _check_published_weights(self) -> None:
+        published = self.settings.published_weights
+        self._known("published_weights", published, self.systems, "systems of the study")
+        for system, weights in published.items():
+            key, sets = f"published_weights.{system}", self.systems[system].training_sets
+            self._known(f"{key}.training_set", [weights.training_set], sets, "training sets")
+            paths = []
+            for member, axes in self.member_axes(system).items():
+                try:
+                    paths.append(weights.path.format(member=member, **axes))
+                except (KeyError, IndexError, ValueError, AttributeError):
+                    raise self._origin.error(
+                        f"{key}.path",
+                        f"{weights.path} may hold {{member}} and {{{'}, {'.join(axes)}}}, and no "
+                        "other braces",
+                    ) from None
+            if len(set(paths)) < len(paths):
+                raise self._origin.error(
+                    f"{key}.path",
+                    f"{len(paths)} members would be one checkpoint ({paths[0]}); tell them apart "
+                    "by {member} or their axes, or name fewer under members",
+                )
 
     def _check_selections(self, system: System, key: str, selections: list[Selection]) -> None:
         roles = self.settings.tiers

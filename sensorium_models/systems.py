@@ -96,10 +96,14 @@ class System(Section):
     response_unit: ResponseUnit
     training_sets: dict[TrainingSetName, TrainingSet] = Field(min_length=1)
     members: dict[str, list[int | str]] = Field(min_length=1)
+    # Combinations that are not trained: every member with all the values of one entry.
+    members_left_out: list[dict[str, int | str]] = Field(default_factory=list)
     recipe: Recipe
     # By axis and value: what is laid over this file for the members with that value.
     by_axis: dict[str, dict[str, dict[str, Any]]] = Field(default_factory=dict)
-    prediction_chunk_frames: int = Field(ge=1)
+    # How a trial is cut for prediction: see inference.predict_trial.
+    inference: Literal["whole_trial", "sliding_windows", "tiled_windows"] = "whole_trial"
+    prediction_chunk_frames: int = Field(ge=1)  # computed at once
     resources: Resources
 
     @field_validator("members")
@@ -132,14 +136,15 @@ class System(Section):
         named: dict[str, dict[str, int | str]] = {}
         for values in itertools.product(*self.members.values()):
             axes = dict(zip(self.members, values, strict=True))
-            named[self.name_of(axes)] = axes
+            if not any(_holds(axes, combination) for combination in self.members_left_out):
+                named[self.name_of(axes)] = axes
         return named
 
     def name_of(self, axes: Mapping[str, int | str]) -> str:
         """Name of the member with these values."""
-        # Numbers carry their axis (`seed42`); words speak for themselves (`basic`).
-        values = [(axis, axes[axis]) for axis in self.members]
-        return "-".join(f"{axis}{v}" if isinstance(v, int) else v for axis, v in values)
+        # Numbers carry their axis (`seed42`, `scales2_4`); words speak for themselves (`basic`).
+        values = [(axis, str(axes[axis])) for axis in self.members]
+        return "-".join(f"{axis}{v}" if v[0].isdigit() else v for axis, v in values)
 
     @field_validator("by_axis", mode="before")
     @classmethod
@@ -154,7 +159,24 @@ class System(Section):
         }
 
     @model_validator(mode="after")
+    def _frames_apart_need_windows(self) -> "System":
+        if self.recipe.frame_step > 1 and self.inference != "sliding_windows":
+            raise ValueError(
+                f"inference: recipe.frame_step is {self.recipe.frame_step}, which only "
+                "sliding_windows can predict; set inference to that"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _axes_fit(self) -> "System":
+        for combination in self.members_left_out:
+            if unknown := [axis for axis in combination if axis not in self.members]:
+                raise ValueError(
+                    f"members_left_out: there is no axis {unknown[0]}; axes are "
+                    f"{', '.join(self.members)}"
+                )
+        if not self.member_axes():
+            raise ValueError("members_left_out leaves no member; keep at least one")
         for axis, values in self.by_axis.items():
             if axis not in self.members:
                 raise ValueError(
@@ -195,6 +217,7 @@ class System(Section):
             "citation",
             "published_as",
             "members",
+            "members_left_out",
             "training_sets",
             "resources",
             "by_axis",
@@ -280,7 +303,13 @@ def _resolve_system(
     for key in ("members", "training_sets"):
         if key in content:
             base.pop(key, None)
+    if "members" in content:
+        base.pop("members_left_out", None)
     return with_changes(base, content), [*contents, own]
+
+
+def _holds(axes: Mapping[str, int | str], combination: Mapping[str, int | str]) -> bool:
+    return all(str(axes[axis]) == str(value) for axis, value in combination.items())
 
 
 def with_changes(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -289,6 +318,7 @@ def with_changes(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[st
     for key, settings_key in _SETTINGS_OF.items():
         if changes.get(key, base.get(key)) != base.get(key):
             base.pop(settings_key, None)
+            base.pop("no_gradient", None)  # of other parameters than the new ones
     recipe, changed = base.get("recipe"), changes.get("recipe")
     if isinstance(recipe, Mapping) and isinstance(changed, Mapping):
         base["recipe"] = {

@@ -116,3 +116,25 @@ def test_records_are_read_without_torch() -> None:
     """Reports run in an environment that has none."""
     code = "import sys, sensorium_models.finished; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY).returncode == 0
+
+
+def test_published_weights_take_the_place_of_a_training(tmp_path: Path) -> None:
+    which = study(
+        tmp_path,
+        protocols=["competition", "open"],
+        published_weights={"factorized_baseline": {"path": "weights/{member}-{seed}.pt"}},
+    )
+    assert which.published_weights("published", "factorized_baseline", "seed8") == Path(
+        "weights/seed8-8.pt"
+    )
+    # Clean members are trained all the same.
+    assert which.published_weights("clean", "factorized_baseline", "seed8") is None
+    guard = MemberGuard(which)
+    for training_set, imported in (("published", True), ("clean", False)):
+        path = f"{training_set}/factorized_baseline/seed8/run.json"
+        assert bool(re.match(guard.pattern(imported=imported), path))
+        assert not re.match(guard.pattern(imported=not imported), path)
+    # Nothing of the recipe decides an imported member; its checkpoint does.
+    content = guard.fingerprint("published", "factorized_baseline", "seed8")
+    assert content["published_weights"] == "weights/seed8-8.pt"
+    assert "recipe" not in content["system"]

@@ -12,7 +12,7 @@ from sensorium_models import inference
 from sensorium_models.networks import members
 from sensorium_models.networks.build import animal_facts, build_encoder
 from sensorium_models.predictions import Predictions
-from sensorium_models.recordings.clips import whole_trial
+from sensorium_models.recordings.clips import Places, read_clips, whole_trial
 from sensorium_models.recordings.statistics import Statistics
 from sensorium_models.recordings.store import Trials
 from sensorium_models.systems import System
@@ -74,12 +74,39 @@ class MemoryRecording:
 
 def small(name, **changes):
     content = yaml.safe_load((SYSTEMS / f"{name}.yaml").read_text(encoding="utf-8"))
-    if name == "factorized_baseline":
+    if name == "dwiseneuro":
+        content["core_settings"] |= {
+            "channels": [4, 6],
+            "strides": [2, 1],
+            "expansion": 2,
+            "cortex_channels": [8],
+        }
+        content["inputs"]["frame_padding"] = [14, 15]
+    elif name == "dynamic_v1fm":
+        content["core_settings"] |= {
+            "clip_frames": 10,
+            "embedding": 8,
+            "heads": 2,
+            "blocks": 1,
+            "mlp_hidden": 4,
+        }
+        content["readout_settings"] |= {"scales": [2], "fusion": "adaptive"}
+        content["recipe"] |= {"clip_frames": 10}
+    elif name == "factorized_baseline":
         content["core_settings"] |= {
             "channels": [3, 4],
             "spatial_kernels": [4, 3],
             "temporal_kernels": [4, 3],
             "spatial_strides": [1, 1],
+        }
+    elif name == "viv1t_2025":
+        content["core_settings"] |= {
+            "channels": 4,
+            "heads": 1,
+            "head_channels": 4,
+            "feedforward_channels": 4,
+            "spatial_blocks": 1,
+            "temporal_blocks": 1,
         }
     else:
         content["readout_settings"]["history_frames"] = 5
@@ -94,7 +121,8 @@ def trained(system, recording):
     return encoder
 
 
-@pytest.mark.parametrize("name", ["factorized_baseline", "linear_nonlinear"])
+# The last one remembers the whole trial.
+@pytest.mark.parametrize("name", ["factorized_baseline", "linear_nonlinear", "viv1t_2025"])
 @pytest.mark.parametrize("chunk", [1, 7, 35, 1000])
 def test_the_length_of_a_piece_changes_no_prediction(name, chunk):
     recording = MemoryRecording("A.h5")
@@ -126,6 +154,103 @@ def test_a_trial_shorter_than_the_history_is_refused():
         inference.predict_trial(encoder, recording, 0, system=system, cap_frames=5)
 
 
+def one_by_one(encoder, recording, trial, windows):
+    """Rates (W, T_out, N) of windows given as lists of frames, each read and predicted alone."""
+    recordings = {recording.animal: recording}
+    rates = []
+    with torch.no_grad():
+        for frames in windows:
+            places = Places(
+                (recording.animal,),
+                np.array([trial]),
+                np.array([frames[0]]),
+                frames=np.array([len(frames)]),
+                step=frames[1] - frames[0],
+            )
+            clip = read_clips(recordings, places, responses=False)
+            rates.append(encoder.eval()(clip)[0].double().numpy())
+    return np.array(rates)
+
+
+@pytest.mark.parametrize("chunk", [1, 48, 1000])
+def test_sliding_windows_are_averaged_over_all_that_hold_a_frame(chunk):
+    recording = MemoryRecording("A.h5")
+    system = small("dwiseneuro", prediction_chunk_frames=chunk)
+    encoder = trained(system, recording)
+    got = inference.predict_trial(encoder, recording, 0, system=system, cap_frames=None)
+    windows = [list(range(anchor - 30, anchor + 1, 2)) for anchor in range(30, 40)]
+    total, counts = np.zeros((40, 4)), np.zeros((40, 1))
+    for frames, rates in zip(windows, one_by_one(encoder, recording, 0, windows), strict=True):
+        total[frames] += rates
+        counts[frames] += 1
+    assert counts.min() == 1
+    assert got.shape == (40, 4)
+    np.testing.assert_allclose(got, total / counts, rtol=1e-5, atol=1e-5)
+
+
+def test_sliding_windows_reach_beyond_the_cap_and_leave_out_what_is_not_wanted():
+    recording, system = MemoryRecording("A.h5"), small("dwiseneuro")
+    encoder = trained(system, recording)
+    whole = inference.predict_trial(encoder, recording, 0, system=system, cap_frames=None)
+    some = inference.predict_trial(
+        encoder, recording, 0, system=system, cap_frames=35, wanted=slice(31, 34)
+    )
+    np.testing.assert_allclose(some, whole[31:34], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("chunk", [1, 25, 1000])
+@pytest.mark.parametrize(
+    ("wanted", "starts"),
+    [
+        ((7, 40), [2, 7, 12, 17, 22, 27, 30]),  # six windows, and three frames of one at the end
+        ((10, 30), [5, 10, 15, 20]),
+        ((20, 22), [12]),
+    ],
+)
+def test_tiled_windows_lie_end_to_end(chunk, wanted, starts):
+    recording = MemoryRecording("A.h5")
+    system = small("dynamic_v1fm", prediction_chunk_frames=chunk)
+    encoder = trained(system, recording)
+    got = inference.predict_trial(
+        encoder, recording, 0, system=system, cap_frames=None, wanted=slice(*wanted)
+    )
+    windows = [list(range(start, start + 10)) for start in starts]
+    rates = one_by_one(encoder, recording, 0, windows)
+    expected = np.concatenate(rates)[-(wanted[1] - wanted[0]) :]
+    if (wanted[1] - wanted[0]) % 5 and len(starts) > 1:
+        rest = (wanted[1] - wanted[0]) % 5
+        expected = np.concatenate([*rates[:-1], rates[-1][-rest:]])
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        (
+            "dwiseneuro",
+            r"animal A, trial 2: 8 frames are too few for windows of 16 frames, 2 apart",
+        ),
+        ("dynamic_v1fm", r"animal A, trial 2: 8 frames are too few for a window of 10 frames"),
+    ],
+)
+def test_a_trial_that_no_window_fits_into_is_refused(name, sentence):
+    recording, system = MemoryRecording("A.h5"), small(name)
+    encoder = trained(system, recording).train()
+    with pytest.raises(ValueError, match=sentence):
+        inference.predict_trial(encoder, recording, 2, system=system, cap_frames=None)
+    assert encoder.training
+
+
+def test_frames_without_a_prediction_are_refused():
+    recording, system = MemoryRecording("A.h5"), small("factorized_baseline")
+    encoder = trained(system, recording)
+    for wanted in (slice(4, 10), slice(10, 41), slice(10, 10)):
+        with pytest.raises(ValueError, match=r"but the network predicts 5..39"):
+            inference.predict_trial(
+                encoder, recording, 0, system=system, cap_frames=None, wanted=wanted
+            )
+
+
 def test_units_are_converted_frame_by_frame():
     random = np.random.default_rng(0)
     prediction = random.gamma(1, 1, (3, 4)).astype(np.float32)
@@ -150,9 +275,14 @@ def test_units_are_converted_frame_by_frame():
 @pytest.fixture
 def member(tmp_path, monkeypatch):
     """A stored member that predicts in units of per-neuron standard deviations."""
+    return stored(
+        small("factorized_baseline", response_unit="per_neuron_train"), tmp_path, monkeypatch
+    )
+
+
+def stored(system, tmp_path, monkeypatch):
     for module in (members, inference):
         monkeypatch.setattr(module, "Recording", MemoryRecording)
-    system = small("factorized_baseline", response_unit="per_neuron_train")
     encoder = trained(system, MemoryRecording("A.h5"))
     folder = tmp_path / "seed1"
     members.save_weights(folder / "weights.safetensors", encoder)
@@ -200,6 +330,23 @@ def test_scored_frames_are_written_in_the_score_unit(member, tmp_path):
             expected = [rates[f - 5] * model_std / score_std[f] for f in range(10, last)]
             # float16 has 11 significant bits
             np.testing.assert_allclose(stored.read("A", trial), expected, rtol=2**-10)
+
+
+@pytest.mark.parametrize("name", ["dwiseneuro", "dynamic_v1fm"])
+def test_members_that_see_windows_are_written_like_others(name, tmp_path, monkeypatch):
+    # 33 frames: 10..30 are scored, 21 frames, which are no multiple of a window's 5.
+    system = small(name)
+    folder, encoder, _ = stored(system, tmp_path, monkeypatch)
+    predict(folder, tmp_path / "p.h5", trials={"A": [1]}, cap_frames=32)
+    recording = MemoryRecording("A.h5")
+    rates = inference.predict_trial(
+        encoder, recording, 1, system=system, cap_frames=32, wanted=slice(10, 31)
+    )
+    if system.response_unit == "raw":
+        std = recording.statistics("published", "responses", per_frame=True).std
+        rates = rates / std[10:31]
+    with Predictions(tmp_path / "p.h5") as written:
+        np.testing.assert_allclose(written.read("A", 1), rates, rtol=2**-10)
 
 
 def test_scores_cannot_begin_before_the_first_prediction(member, tmp_path):

@@ -283,3 +283,20 @@ def test_a_value_from_the_command_line_is_blamed_on_it() -> None:
 
 def write(path: Path, content: Any) -> None:
     path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("weights", "sentence"),
+    [
+        ({"nobody": {"path": "a.pt"}}, "published_weights: nobody is unknown"),
+        ({"factorized_baseline": {"path": "{fold}.pt"}}, r"path: \{fold\}.pt may hold \{member\}"),
+        ({"factorized_baseline": {"path": "a.pt"}}, "14 members would be one checkpoint"),
+        (
+            {"linear_nonlinear": {"path": "{seed}.pt"}},
+            "training_set: published is unknown; training sets are clean",
+        ),
+    ],
+)
+def test_published_weights_are_checked(weights: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigurationError, match=sentence):
+        read_study(CONFIG, overrides={"published_weights": weights})

@@ -35,8 +35,10 @@ def check(
     frame_shape: tuple[int, int],
     file: str,
     first_scored_frame: int | None = None,
-) -> None:
+) -> nn.Module:
     """Build the parts of a system and run the shape of one clip through them, without memory.
+
+    Returns the core, on the meta device.
 
     Raises:
         ConfigurationError: names `file`, the key, and what is allowed.
@@ -73,6 +75,11 @@ def check(
             f"{file}: recipe.clip_frames: {system.core} serves clips of {only} frames only, not "
             f"{clip_frames}; set clip_frames to {only}"
         )
+    if only is not None and system.inference == "whole_trial":
+        raise ConfigurationError(
+            f"{file}: inference: {system.core} serves clips of {only} frames only, so it cannot "
+            "see a whole trial; set inference to tiled_windows"
+        )
     if system.inputs.state and not (_takes_state(core) or _takes_state(readout)):
         raise ConfigurationError(
             f"{file}: inputs.state: neither {system.core} nor {system.readout} takes the "
@@ -108,6 +115,7 @@ def check(
             f"{file}: core and readout promise predictions of shape {expected} (clips, clip_frames "
             f"- history_frames, neurons) but give {shape}; correct history_frames of the classes"
         )
+    return core
 
 
 def check_study(study: Study) -> None:
@@ -121,12 +129,40 @@ def check_study(study: Study) -> None:
             raise ConfigurationError(f"animals: {animal} is a reserved word; use another name")
     frame_shape = frame_shape_of(study)
     for name, system in study.systems.items():
-        check(
+        check_members(
             system,
             frame_shape=frame_shape,
             file=str(study.system_file(name)),
             first_scored_frame=study.settings.scored_frames.first,
         )
+
+
+def check_members(system: System, *, frame_shape: tuple[int, int], file: str, **more: Any) -> None:
+    """`check` every network that the members of a system have.
+
+    Where only the settings of the readout differ, it is built but not run again.
+
+    Raises:
+        ConfigurationError: names the file, the key, and what is allowed.
+    """
+    facts = _facts_without_data(frame_shape)
+    cores: list[tuple[System, nn.Module]] = []
+    seen: list[System] = []
+    for axes in system.member_axes().values():
+        member = system.of_member(axes)
+        if member in seen:
+            continue
+        seen.append(member)
+        alike: dict[str, Any] = {"readout_settings": {}, "no_gradient": {}}
+        skeleton = member.model_copy(update=alike)
+        known = [core for checked, core in cores if checked == skeleton]
+        with torch.random.fork_rng(devices=[]):
+            if known:
+                _, state_channels = _widths(member, {facts.animal: facts})
+                _readout(member, known[0], facts, state_channels, file)
+            else:
+                core = check(member, frame_shape=frame_shape, file=file, **more)
+                cores.append((skeleton, core))
 
 
 def build_encoder(system: System, facts: Mapping[str, AnimalFacts], *, seed: int) -> Encoder:

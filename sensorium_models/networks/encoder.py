@@ -48,7 +48,9 @@ class Core(nn.Module):
     A core is constructed with keywords `in_channels`, `frame_shape` and its settings. With
     `takes_state` it is also given `state_channels` and called with (inputs, state), state (B, T,
     state_channels) being normalised behaviour. With `clip_frames` it serves clips of that length
-    only. Subclassing is a convenience: any module with these attributes serves.
+    only. `undivided` says that rates depend on more of a trial than `history_frames`, so that it
+    must be predicted in one piece. Subclassing is a convenience: any module with these attributes
+    serves.
     """
 
     out_channels: int
@@ -56,6 +58,7 @@ class Core(nn.Module):
     history_frames: int
     takes_state: bool = False
     clip_frames: int | None = None
+    undivided: bool = False
 
     def draw_after_readouts(self) -> None:
         """Draw what the published code draws after the readouts; nothing unless overridden."""
@@ -117,6 +120,7 @@ class Encoder(nn.Module):
         self.output = output
         self.history_frames = int(cast(Any, core).history_frames) + histories.pop()
         self.clip_frames: int | None = getattr(core, "clip_frames", None)
+        self.undivided = bool(getattr(core, "undivided", False))
 
     @property
     def animals(self) -> tuple[str, ...]:

@@ -50,11 +50,12 @@ class ConvGRU(nn.Module):
         def convolution(kernel: int) -> nn.Conv2d:
             return nn.Conv2d(channels, channels, kernel, padding=kernel // 2)
 
+        # In the published order, in which they are drawn.
         self.reset_gate_input = convolution(input_kernel)
-        self.update_gate_input = convolution(input_kernel)
-        self.out_gate_input = convolution(input_kernel)
         self.reset_gate_hidden = convolution(hidden_kernel)
+        self.update_gate_input = convolution(input_kernel)
         self.update_gate_hidden = convolution(hidden_kernel)
+        self.out_gate_input = convolution(input_kernel)
         self.out_gate_hidden = convolution(hidden_kernel)
         self.checkpoint_frames = checkpoint_frames
         self.reset_parameters()
@@ -118,6 +119,7 @@ class EquivariantGRUCore(Core):
     """
 
     history_frames = 0
+    undivided = True
 
     def __init__(
         self,
@@ -161,6 +163,8 @@ class EquivariantGRUCore(Core):
 
     def draw_after_readouts(self) -> None:
         """Draw the GRU again: the published code makes it after the readouts."""
+        for convolution in self.gru.children():
+            convolution.reset_parameters()  # type: ignore[operator]  # as making it draws
         self.gru.reset_parameters()
 
     def regularizer(self) -> Tensor:

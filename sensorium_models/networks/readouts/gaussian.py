@@ -148,9 +148,25 @@ def source_grid(coordinates: np.ndarray) -> np.ndarray:
     return (flat / (largest if largest > 0 else 1.0)).astype(np.float32)
 
 
-def _read(maps: Tensor, grid: Tensor, weights: Tensor) -> Tensor:
-    """(M, N) from maps (M, C, H, W), positions (M, N, 2) and weights (C, N)."""
+def sampled_features(maps: Tensor, grid: Tensor) -> Tensor:
+    """(M, C, N): maps (M, C, H, W) at positions (M, N, 2), bilinear, zero beyond the edge."""
     sampled = functional.grid_sample(
         maps, grid[:, :, None], mode="bilinear", padding_mode="zeros", align_corners=True
-    )  # (M, C, N, 1)
-    return torch.einsum("mcn,cn->mn", sampled[..., 0], weights)
+    )
+    return sampled[..., 0]
+
+
+def _read(maps: Tensor, grid: Tensor, weights: Tensor) -> Tensor:
+    """(M, N) from maps (M, C, H, W), positions (M, N, 2) and weights (C, N)."""
+    return weighted(sampled_features(maps, grid), weights)
+
+
+def weighted(sampled: Tensor, weights: Tensor) -> Tensor:
+    """(M, N): sums over the channels of sampled features (M, C, N) times weights (C, N).
+
+    An einsum makes one small matrix product per neuron of this: 15 times as slow on a CPU, where
+    map by map the products stay in the cache.
+    """
+    if sampled.device.type != "cpu":
+        return (sampled * weights).sum(dim=1)
+    return torch.stack([(features * weights).sum(dim=0) for features in sampled])
