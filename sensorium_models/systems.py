@@ -39,6 +39,7 @@ _SETTINGS_OF = {
     "core": "core_settings",
     "readout": "readout_settings",
     "shifter": "shifter_settings",
+    "output": "output_settings",
 }
 
 
@@ -59,15 +60,24 @@ class TrainingSet(Section):
 
 
 class Inputs(Section):
-    """What enters the core: `channels` stacked in this order, one plane per row of behaviour."""
+    """What enters the network: planes for the core, and the behavioural state as a sequence.
+
+    `channels` are stacked in this order, one plane per row of behaviour. `state` reaches core and
+    readout as numbers per frame, two per modality. `frame_padding` (height, width) is the plane of
+    zeros in whose middle the video lies; planes of behaviour fill it.
+    """
 
     normalisation: NormalisationScheme
     channels: list[Literal["video", "behavior", "pupil_center"]] = Field(min_length=1)
+    state: list[Literal["behavior", "pupil_center"]] = []
+    frame_padding: tuple[int, int] | None = None
 
     @model_validator(mode="after")
     def _video_first(self) -> "Inputs":
         if self.channels[0] != "video" or len(set(self.channels)) != len(self.channels):
             raise ValueError("channels must start with video and name each modality once")
+        if len(set(self.state)) != len(self.state):
+            raise ValueError("state must name each modality once")
         return self
 
 
@@ -94,6 +104,9 @@ class System(Section):
     shifter: ClassPath | None = None
     shifter_settings: dict[str, Any] = Field(default_factory=dict)
     output: Literal["elu_plus_one", "softplus", "exponential"]
+    output_settings: dict[str, Any] = {}
+    # Parameters that no loss reaches, by pattern of their name, and why; a test holds it true.
+    no_gradient: dict[str, str] = {}
     inputs: Inputs
     response_unit: ResponseUnit
     training_sets: dict[TrainingSetName, TrainingSet] = Field(min_length=1)
@@ -201,6 +214,7 @@ class System(Section):
             "resources",
             "by_axis",
             "prediction_chunk_frames",
+            "no_gradient",
         ):
             decisive.pop(key)
         return decisive

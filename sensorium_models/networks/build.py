@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from sensorium_models.configuration import ConfigurationError
-from sensorium_models.networks.construction import construct
+from sensorium_models.networks.construction import construct, resolved
 from sensorium_models.networks.encoder import AnimalFacts, Encoder
-from sensorium_models.networks.inputs import CHANNELS_OF, AnimalInputs
-from sensorium_models.networks.outputs import OUTPUTS
+from sensorium_models.networks.inputs import CHANNELS_OF, AnimalInputs, padded_shape
+from sensorium_models.networks.outputs import OUTPUTS, Output
 from sensorium_models.recordings.archives import open_archive
 from sensorium_models.recordings.normalisation import (
     Affine,
@@ -44,11 +44,13 @@ def check(
     """
     facts = _facts_without_data(frame_shape)
     clip_frames = system.recipe.clip_frames
-    channels = sum(CHANNELS_OF[name] for name in system.inputs.channels)
+    planes, state_channels = _widths(system, {facts.animal: facts})
     # Made on the CPU and moved: drawing numbers on the meta device imports PyTorch's compiler.
     with torch.random.fork_rng(devices=[]):
-        core, readout = _core_and_readout(system, channels, facts, file)
+        core: Any = build_core(system, {facts.animal: facts}, where=file)
+        readout = _readout(system, core, facts, state_channels, file)
         shifter = _shifter(system, file)
+        _output(system, file)
     if shifter is not None and not getattr(readout, "takes_shift", True):
         raise ConfigurationError(
             f"{file}: shifter: {system.readout} has no positions to shift; remove shifter, or "
@@ -66,6 +68,17 @@ def check(
             f"{file}: core_settings: the network needs a history of {history} frames, but "
             f"scored_frames.first is {first_scored_frame}; shorten the one or raise the other"
         )
+    only = getattr(core, "clip_frames", None)
+    if only is not None and clip_frames != only:
+        raise ConfigurationError(
+            f"{file}: recipe.clip_frames: {system.core} serves clips of {only} frames only, not "
+            f"{clip_frames}; set clip_frames to {only}"
+        )
+    if system.inputs.state and not (_takes_state(core) or _takes_state(readout)):
+        raise ConfigurationError(
+            f"{file}: inputs.state: neither {system.core} nor {system.readout} takes the "
+            "behavioural state as a sequence; remove state, or name these modalities in channels"
+        )
     validation = system.recipe.validation
     if validation.frames == "clips" and validation.skip_frames >= clip_frames - 1:
         raise ConfigurationError(
@@ -77,11 +90,15 @@ def check(
         if part is not None:
             part.to("meta")
     expected = (2, clip_frames - history, facts.neurons)
+    padded = padded_shape(frame_shape, system.inputs.frame_padding)
+    inputs = torch.empty(2, planes, clip_frames, *padded, device="meta")
+    state = torch.empty(2, clip_frames, state_channels, device="meta")
+    pupil_center = torch.empty(2, expected[1], 2, device="meta")
     try:
-        features = core(torch.empty(2, channels, clip_frames, *frame_shape, device="meta"))
-        pupil_center = torch.empty(2, expected[1], 2, device="meta")
+        features = core(inputs, state) if _takes_state(core) else core(inputs)
         shift = shifter(pupil_center) if shifter is not None else None
-        shape = tuple(readout(features, shift).shape)
+        late = (state[:, -expected[1] :],) if _takes_state(readout) else ()
+        shape = tuple(readout(features, shift, *late).shape)
     except Exception as error:
         raise ConfigurationError(
             f"{file}: core, readout and shifter do not fit together: a clip of {clip_frames} "
@@ -131,7 +148,8 @@ def _frame_shape(study: Study) -> tuple[int, int]:
 def build_encoder(system: System, facts: Mapping[str, AnimalFacts], *, seed: int) -> Encoder:
     """The untrained network of a system for these animals; the same for the same seed.
 
-    Seeds torch's global generators, then draws core, readouts in the order of `facts`, shifters. A
+    Seeds torch's global generators, then draws core, readouts in the order of `facts`, shifters (a
+    core may leave a part of itself until after the readouts, see `Core.draw_after_readouts`). A
     modality that no animal has is left out: fewer input channels, no shifter.
 
     Raises:
@@ -142,12 +160,17 @@ def build_encoder(system: System, facts: Mapping[str, AnimalFacts], *, seed: int
             raise ConfigurationError(f"animal {animal}: this name is reserved; use another one")
     where = f"system {system.name}"
     torch.manual_seed(seed)
-    core = build_core(system, facts)
-    readouts = {animal: _readout(system, core, known, where) for animal, known in facts.items()}
+    core: Any = build_core(system, facts)
+    _, state_channels = _widths(system, facts)
+    readouts = {
+        animal: _readout(system, core, known, state_channels, where)
+        for animal, known in facts.items()
+    }
+    getattr(core, "draw_after_readouts", lambda: None)()
     shifters = None
     if system.shifter is not None and _present("pupil_center", facts, system):
         shifters = {animal: cast(nn.Module, _shifter(system, where)) for animal in facts}
-    output = OUTPUTS[system.output]()
+    output = _output(system, where)
     for animal, readout in readouts.items():
         rates = facts[animal].initial_rates
         bias = getattr(readout, "bias", None)
@@ -160,14 +183,17 @@ def build_encoder(system: System, facts: Mapping[str, AnimalFacts], *, seed: int
                 )
             with torch.no_grad():
                 bias.copy_(output.initial_bias(start))
-    channels = input_channels(system, facts)
     return Encoder(
         core=core,
         readouts=readouts,
         shifters=shifters,
         inputs={
             animal: AnimalInputs(
-                animal=animal, normalisation=known.normalisation, channels=channels
+                animal=animal,
+                normalisation=known.normalisation,
+                channels=input_channels(system, facts),
+                state=input_state(system, facts),
+                frame_padding=system.inputs.frame_padding,
             )
             for animal, known in facts.items()
         },
@@ -175,31 +201,53 @@ def build_encoder(system: System, facts: Mapping[str, AnimalFacts], *, seed: int
     )
 
 
-def build_core(system: System, facts: Mapping[str, AnimalFacts]) -> nn.Module:
+def build_core(
+    system: System, facts: Mapping[str, AnimalFacts], *, where: str | None = None
+) -> nn.Module:
     """The core alone, drawn from torch's generator as it is; `build_encoder` begins with it.
+
+    `where` begins the sentence of an error; the system's name unless given.
 
     Raises:
         ConfigurationError: no animal, frames of several sizes, or a setting that cannot work.
     """
+    where = f"system {system.name}" if where is None else where
     if not facts:
-        raise ConfigurationError(f"system {system.name}: there is no animal to build a readout for")
+        raise ConfigurationError(f"{where}: there is no animal to build a readout for")
     shapes = {animal.frame_shape for animal in facts.values()}
     if len(shapes) > 1:
         raise ConfigurationError(
-            f"system {system.name}: one core cannot serve frames of different sizes: "
+            f"{where}: one core cannot serve frames of different sizes: "
             + ", ".join(
                 f"{a.animal} {a.frame_shape[0]} x {a.frame_shape[1]}" for a in facts.values()
             )
         )
-    channels = input_channels(system, facts)
-    frame_shape = shapes.pop()
-    where = f"system {system.name}"
-    return _core(system, sum(CHANNELS_OF[name] for name in channels), frame_shape, where)
+    try:
+        frame_shape = padded_shape(shapes.pop(), system.inputs.frame_padding)
+    except ValueError as error:
+        raise ConfigurationError(f"{where}: {error}") from error
+    planes, state_channels = _widths(system, facts)
+    given: dict[str, Any] = {"in_channels": planes, "frame_shape": frame_shape}
+    if _takes_state(resolved("core", system.core, where)):
+        given["state_channels"] = state_channels
+    core = construct(system.core, "core", system.core_settings, given, where)
+    for name in ("out_channels", "out_shape", "history_frames", "regularizer"):
+        if not hasattr(core, name):
+            raise ConfigurationError(f"{where}: core: {system.core} lacks the attribute {name}")
+    return core
 
 
 def input_channels(system: System, facts: Mapping[str, AnimalFacts]) -> tuple[str, ...]:
     """The modalities that enter the core, in order: those of the system that the animals have."""
     return tuple(name for name in system.inputs.channels if _present(name, facts, system))
+
+
+def input_state(system: System, facts: Mapping[str, AnimalFacts]) -> tuple[str, ...]:
+    """The modalities of the behavioural state, in order: those of the system that the animals have.
+
+    They reach a core or readout that takes them as a sequence of two numbers each per frame.
+    """
+    return tuple(name for name in system.inputs.state if _present(name, facts, system))
 
 
 def animal_facts(
@@ -239,30 +287,34 @@ def _present(modality: str, facts: Mapping[str, AnimalFacts], system: System) ->
     return not lacking
 
 
-def _core_and_readout(
-    system: System, channels: int, facts: AnimalFacts, where: str
-) -> tuple[Any, nn.Module]:
-    core = _core(system, channels, facts.frame_shape, where)
-    return core, _readout(system, core, facts, where)
+def _widths(system: System, facts: Mapping[str, AnimalFacts]) -> tuple[int, int]:
+    """Planes that enter the core, and numbers per frame of the behavioural state."""
+    planes = sum(CHANNELS_OF[name] for name in input_channels(system, facts))
+    return planes, sum(CHANNELS_OF[name] for name in input_state(system, facts))
 
 
-def _core(system: System, channels: int, frame_shape: tuple[int, int], where: str) -> Any:
-    given = {"in_channels": channels, "frame_shape": frame_shape}
-    core = construct(system.core, "core", system.core_settings, given, where)
-    for name in ("out_channels", "out_shape", "history_frames", "regularizer"):
-        if not hasattr(core, name):
-            raise ConfigurationError(f"{where}: core: {system.core} lacks the attribute {name}")
-    return core
+def _takes_state(part: object) -> bool:
+    return bool(getattr(part, "takes_state", False))
 
 
-def _readout(system: System, core: Any, facts: AnimalFacts, where: str) -> nn.Module:
+def _readout(
+    system: System, core: Any, facts: AnimalFacts, state_channels: int, where: str
+) -> nn.Module:
     given = {"facts": facts, "in_channels": core.out_channels, "in_shape": tuple(core.out_shape)}
+    if _takes_state(resolved("readout", system.readout, where)):
+        given["state_channels"] = state_channels
     readout = construct(system.readout, "readout", system.readout_settings, given, where)
     if not hasattr(readout, "regularizer"):
         raise ConfigurationError(
             f"{where}: readout: {system.readout} lacks the attribute regularizer"
         )
     return readout
+
+
+def _output(system: System, where: str) -> Output:
+    chosen = OUTPUTS[system.output]
+    path = f"{chosen.__module__}:{chosen.__name__}"
+    return cast(Output, construct(path, "output", system.output_settings, {}, where))
 
 
 def _shifter(system: System, where: str) -> nn.Module | None:

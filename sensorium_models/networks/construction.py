@@ -41,6 +41,14 @@ def resolve(class_path: str) -> type[Any]:
     return found
 
 
+def resolved(role: str, class_path: str, where: str) -> type[Any]:
+    """`resolve`, with `where` and `role` (core, readout, shifter) before an error's sentence."""
+    try:
+        return resolve(class_path)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{where}: {role}: {error}") from error
+
+
 def construct(
     class_path: str, role: str, settings: Mapping[str, Any], given: Mapping[str, Any], where: str
 ) -> nn.Module:
@@ -51,10 +59,7 @@ def construct(
     Raises:
         ConfigurationError: an unknown, missing or invalid setting.
     """
-    try:
-        chosen = resolve(class_path)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{where}: {role}: {error}") from error
+    chosen = resolved(role, class_path, where)
     taken = inspect.signature(chosen).parameters.values()
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken)
     named = [p for p in taken if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]

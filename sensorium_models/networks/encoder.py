@@ -45,13 +45,20 @@ class AnimalFacts:
 class Core(nn.Module):
     """Maps (B, C, T, H, W) to features (B, out_channels, T - history_frames, *out_shape).
 
-    A core is constructed with keywords `in_channels`, `frame_shape` and its settings. Subclassing
-    is a convenience: any module with these attributes serves.
+    A core is constructed with keywords `in_channels`, `frame_shape` and its settings. With
+    `takes_state` it is also given `state_channels` and called with (inputs, state), state (B, T,
+    state_channels) being normalised behaviour. With `clip_frames` it serves clips of that length
+    only. Subclassing is a convenience: any module with these attributes serves.
     """
 
     out_channels: int
     out_shape: tuple[int, int]
     history_frames: int
+    takes_state: bool = False
+    clip_frames: int | None = None
+
+    def draw_after_readouts(self) -> None:
+        """Draw what the published code draws after the readouts; nothing unless overridden."""
 
     def regularizer(self) -> Tensor:
         """Penalty added to the loss of every batch; none unless overridden."""
@@ -63,11 +70,14 @@ class Readout(nn.Module):
 
     A readout is constructed with keywords `facts`, `in_channels`, `in_shape` and its settings, and
     called with features and, where `takes_shift`, a gaze shift (B, T - history_frames, 2) or None.
-    A parameter named `bias` (N,) is set to the output's starting bias by `build_encoder`.
+    With `takes_state` it is also given `state_channels` and called with (features, shift, state),
+    state (B, T - history_frames, state_channels) being normalised behaviour. A parameter named
+    `bias` (N,) is set to the output's starting bias by `build_encoder`.
     """
 
     history_frames: int = 0
     takes_shift: bool = True
+    takes_state: bool = False
 
     def regularizer(self) -> Tensor:
         """Penalty added to the loss of every batch of this animal; none unless overridden."""
@@ -106,6 +116,7 @@ class Encoder(nn.Module):
         self.inputs = nn.ModuleDict(dict(inputs))
         self.output = output
         self.history_frames = int(cast(Any, core).history_frames) + histories.pop()
+        self.clip_frames: int | None = getattr(core, "clip_frames", None)
 
     @property
     def animals(self) -> tuple[str, ...]:
@@ -116,14 +127,15 @@ class Encoder(nn.Module):
         """Features (B, C', T', H', W') of a batch of one animal or of several."""
         animals = list(dict.fromkeys(clip.animal))
         if len(animals) == 1:
-            return self.core(self._inputs_of(animals[0])(clip))
+            return self.core(*self._core_inputs(clip, animals[0]))
         parts, order = [], []
         for animal in animals:
             rows = [row for row, name in enumerate(clip.animal) if name == animal]
-            parts.append(self._inputs_of(animal)(select_rows(clip, rows)))
+            parts.append(self._core_inputs(select_rows(clip, rows), animal))
             order += rows
-        stacked = torch.cat(parts)
-        return self.core(stacked[torch.argsort(torch.tensor(order, device=stacked.device))])
+        # One pass for the whole batch, its rows in the order in which they came.
+        back = torch.argsort(torch.tensor(order, device=parts[0][0].device))
+        return self.core(*(torch.cat(part)[back] for part in zip(*parts, strict=True)))
 
     def read(
         self, features: Tensor, clip: Clip, animal: str, rows: Sequence[int] | None = None
@@ -133,11 +145,14 @@ class Encoder(nn.Module):
         if rows is not None:
             features = features[list(rows)]
             clip = select_rows(clip, rows)
+        frames = cast(Tensor, clip.frame).shape[1] - self.history_frames
         shift = None
         if self.shifters is not None:
-            frames = cast(Tensor, clip.frame).shape[1] - self.history_frames
             shift = self.shifters[animal](inputs.pupil_center(clip)[:, -frames:])
-        return self.output(self.readouts[animal](features, shift))
+        readout = self.readouts[animal]
+        if getattr(readout, "takes_state", False):
+            return self.output(readout(features, shift, inputs.state(clip)[:, -frames:]))
+        return self.output(readout(features, shift))
 
     def forward(self, clip: Clip) -> Tensor:
         """Rates (B, T_out, N) of a batch that holds clips of a single animal."""
@@ -152,6 +167,12 @@ class Encoder(nn.Module):
     def regularizer(self, animal: str) -> Tensor:
         """Penalty of a batch of `animal`: that of the core plus that of its readout; a scalar."""
         return cast(Any, self.core).regularizer() + cast(Any, self.readouts[animal]).regularizer()
+
+    def _core_inputs(self, clip: Clip, animal: str) -> tuple[Tensor, ...]:
+        inputs = self._inputs_of(animal)
+        if getattr(self.core, "takes_state", False):
+            return inputs(clip), inputs.state(clip)
+        return (inputs(clip),)
 
     def _inputs_of(self, animal: str) -> AnimalInputs:
         if animal not in self.inputs:

@@ -1,8 +1,9 @@
-"""From a collated clip of raw values to what enters the core, on the device.
+"""From a collated clip of raw values to what enters the network, on the device.
 
 Applies the system's normalisation (recordings/normalisation.py; specs: per-frame statistics are
-indexed by the absolute frame in the trial), tiles behaviour into planes and stacks the channels.
-The same code serves training and inference.
+indexed by the absolute frame in the trial), pads frames, tiles behaviour into planes, stacks the
+channels, and gives the behavioural state as a sequence. The same code serves training and
+inference.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 if TYPE_CHECKING:
     from sensorium_models.recordings.clips import Clip
@@ -30,6 +32,8 @@ def to_device(clip: Clip, device: torch.device | str) -> Clip:
     def move(values: Any) -> Any:
         if isinstance(values, np.ndarray | Tensor):
             return torch.as_tensor(values).to(device, non_blocking=True)
+        if isinstance(values, tuple):  # one array per row where animals are mixed, or their names
+            return tuple(move(value) for value in values)
         return values
 
     return dataclasses.replace(
@@ -54,28 +58,39 @@ def select_rows(clip: Clip, rows: Sequence[int]) -> Clip:
 
 
 class AnimalInputs(nn.Module):
-    """One animal's normalisation, and the channels that its network stacks.
+    """One animal's normalisation, and the channels and the state that its network takes.
 
     `channels` names modalities in order; video gives one channel, behaviour (pupil dilation,
-    running speed) and pupil centre two planes each. Nothing here is learned or saved: it is all in
-    the recording.
+    running speed) and pupil centre two planes each. `state` names those that also, or only, come as
+    a sequence. `frame_padding` (height, width) is the size of the planes, the video in the middle
+    of zeros; None leaves frames as they are. Nothing here is learned or saved: it is all in the
+    recording.
     """
 
     def __init__(
-        self, *, animal: str, normalisation: Normalisation, channels: Sequence[str]
+        self,
+        *,
+        animal: str,
+        normalisation: Normalisation,
+        channels: Sequence[str],
+        state: Sequence[str] = (),
+        frame_padding: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
-        for channel in channels:
-            if channel not in CHANNELS_OF:
-                raise ValueError(
-                    f"inputs.channels: {channel} is none of {', '.join(sorted(CHANNELS_OF))}"
-                )
-            if getattr(normalisation, channel) is None:
-                raise ValueError(
-                    f"animal {animal} has no {channel}, which the network takes as input"
-                )
+        for key, names in (("channels", channels), ("state", state)):
+            for name in names:
+                if name not in CHANNELS_OF or (key, name) == ("state", "video"):
+                    raise ValueError(
+                        f"inputs.{key}: {name} is none of {', '.join(sorted(CHANNELS_OF))}"
+                    )
+                if getattr(normalisation, name) is None:
+                    raise ValueError(
+                        f"animal {animal} has no {name}, which the network takes as input"
+                    )
         self.animal = animal
         self.channels = tuple(channels)
+        self.state_modalities = tuple(state)
+        self.frame_padding = frame_padding
         limits = [] if normalisation.frames is None else [normalisation.frames]
         for modality, dimensions in _FRAME_DIMENSIONS.items():
             affine: Affine | None = getattr(normalisation, modality)
@@ -94,6 +109,8 @@ class AnimalInputs(nn.Module):
         """Network input (B, C, T, H, W) in float32."""
         frame = self._frame_index(clip)
         video = self._normalised("video", torch.as_tensor(clip.video)[:, 0], frame)[:, None]
+        if self.frame_padding is not None:
+            video = _padded(video, self.frame_padding)
         planes = [video]
         for channel in self.channels:
             if channel != "video":
@@ -102,13 +119,34 @@ class AnimalInputs(nn.Module):
                 planes.append(values.expand(*values.shape[:3], *video.shape[-2:]))
         return torch.cat(planes, dim=1) if len(planes) > 1 else video
 
+    def state(self, clip: Clip) -> Tensor:
+        """Normalised behavioural state (B, T, S), two numbers per modality; S is 0 without any."""
+        frame = self._frame_index(clip)
+        values = [
+            self._normalised(modality, getattr(clip, modality), frame)
+            for modality in self.state_modalities
+        ]
+        device = cast(Tensor, self.video_scale).device
+        return torch.cat([*values, torch.empty(*clip.frame.shape, 0, device=device)], dim=2)
+
     def pupil_center(self, clip: Clip) -> Tensor:
         """Normalised pupil centre (B, T, 2), for the shifter."""
         return self._normalised("pupil_center", clip.pupil_center, self._frame_index(clip))
 
     def responses(self, clip: Clip) -> Tensor:
-        """Recorded responses (B, T, N) in the response unit, the target of training."""
-        return self._normalised("responses", clip.responses, self._frame_index(clip))
+        """Recorded responses (B, T, N) in the response unit, the target of training.
+
+        Of a batch of several animals, `select_rows` picks the rows of this one first.
+        """
+        recorded: Any = clip.responses
+        if isinstance(recorded, tuple):
+            if set(clip.animal) != {self.animal}:
+                raise ValueError(
+                    f"responses of animal {self.animal} were asked of a batch of "
+                    f"{', '.join(dict.fromkeys(clip.animal))}; select its rows first"
+                )
+            recorded = torch.stack([torch.as_tensor(row) for row in recorded])
+        return self._normalised("responses", recorded, self._frame_index(clip))
 
     def _normalised(self, modality: str, values: Any, frame: Tensor | None) -> Tensor:
         offset = cast(Tensor | None, getattr(self, f"{modality}_offset"))
@@ -132,6 +170,30 @@ class AnimalInputs(nn.Module):
                 f"{self.frames} frames or use pooled statistics (global_train)"
             )
         return frame.clamp(max=self.frames - 1)
+
+
+def padded_shape(
+    frame_shape: tuple[int, int], frame_padding: tuple[int, int] | None
+) -> tuple[int, int]:
+    """Height and width of the planes that enter the core.
+
+    Raises:
+        ValueError: the frames are larger than the plane that they are to be padded to.
+    """
+    if frame_padding is None:
+        return frame_shape
+    if frame_shape[0] > frame_padding[0] or frame_shape[1] > frame_padding[1]:
+        raise ValueError(
+            f"inputs.frame_padding: frames of {frame_shape[0]} x {frame_shape[1]} pixels do not "
+            f"fit into {frame_padding[0]} x {frame_padding[1]}; give at least their size"
+        )
+    return frame_padding
+
+
+def _padded(video: Tensor, shape: tuple[int, int]) -> Tensor:
+    height, width = video.shape[-2:]
+    top, left = (shape[0] - height) // 2, (shape[1] - width) // 2
+    return functional.pad(video, (left, shape[1] - width - left, top, shape[0] - height - top))
 
 
 def _at(statistic: Tensor, frame: Tensor | None) -> Tensor:

@@ -6,15 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
+from sensorium_models.configuration import Origin
 from sensorium_models.networks.encoder import AnimalFacts
 from sensorium_models.recordings.clips import Clip
 from sensorium_models.recordings.normalisation import Affine, Normalisation
 from sensorium_models.recordings.statistics import Statistics
-from sensorium_models.systems import System
-
-REPOSITORY = Path(__file__).resolve().parents[2]
+from sensorium_models.systems import System, load_system
 
 
 @pytest.fixture
@@ -22,14 +20,14 @@ def published_system() -> Callable[..., System]:
     """A system as in config/systems, with `section.key=value` style overrides as nested dicts."""
 
     def load(name: str = "factorized_baseline", **changes: Any) -> System:
-        path = REPOSITORY / "config" / "systems" / f"{name}.yaml"
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        shipped = load_system(name, folders=[], members={}, origin=Origin([], {}))
+        content = shipped.model_dump()
         for key, value in changes.items():
             if isinstance(value, dict) and not value.pop("replace", False):
                 content[key] = {**content.get(key, {}), **value}
             else:
                 content[key] = value
-        return System(name=name, **content)
+        return System(**content)
 
     return load
 

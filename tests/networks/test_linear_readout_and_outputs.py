@@ -171,6 +171,24 @@ def test_exponential_continues_by_its_tangent():
     np.testing.assert_allclose(drive.grad, [np.exp(-3), np.exp(7.9), top, top], rtol=1e-6)
 
 
+def test_published_settings_of_outputs():
+    drive = torch.tensor([-30.0, 0.0, 5.0, 280.0, 300.0])
+    expected = np.log1p(np.exp(0.07 * drive.double().numpy())) / 0.07
+    soft = OUTPUTS["softplus"](beta=0.07)
+    np.testing.assert_allclose(soft(drive)[:4], expected[:4], rtol=1e-5)
+    assert soft(drive)[4] == 300  # linear above a threshold of 20 on beta * drive
+    plain = OUTPUTS["exponential"](ceiling=None, bias_starts_at="mean_response")
+    np.testing.assert_allclose(plain(torch.tensor([10.0])), np.exp(10), rtol=1e-6)
+    assert plain.initial_bias(drive) is drive
+    for name, mistake in (
+        ("softplus", {"beta": 0.0}),
+        ("exponential", {"ceiling": "high"}),
+        ("exponential", {"bias_starts_at": "zero"}),
+    ):
+        with pytest.raises(ValueError, match=next(iter(mistake))):
+            OUTPUTS[name](**mistake)
+
+
 def test_shifter_is_the_published_network():
     shifter = MLPShifter(hidden_units=5, hidden_layers=2)
     assert sum(p.numel() for p in shifter.parameters()) == 57
