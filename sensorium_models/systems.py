@@ -69,7 +69,7 @@ class Inputs(Section):
 
     normalisation: NormalisationScheme
     channels: list[Literal["video", "behavior", "pupil_center"]] = Field(min_length=1)
-    state: list[Literal["behavior", "pupil_center"]] = []
+    state: list[Literal["behavior", "pupil_center"]] = Field(default_factory=list)
     frame_padding: tuple[int, int] | None = None
 
     @model_validator(mode="after")
@@ -104,9 +104,9 @@ class System(Section):
     shifter: ClassPath | None = None
     shifter_settings: dict[str, Any] = Field(default_factory=dict)
     output: Literal["elu_plus_one", "softplus", "exponential"]
-    output_settings: dict[str, Any] = {}
+    output_settings: dict[str, Any] = Field(default_factory=dict)
     # Parameters that no loss reaches, by pattern of their name, and why; a test holds it true.
-    no_gradient: dict[str, str] = {}
+    no_gradient: dict[str, str] = Field(default_factory=dict)
     inputs: Inputs
     response_unit: ResponseUnit
     training_sets: dict[TrainingSetName, TrainingSet] = Field(min_length=1)

@@ -17,8 +17,7 @@ import pandas as pd
 from sensorium_models.recipes import Recipe
 from sensorium_models.recordings import splits as split_lists
 from sensorium_models.recordings.clips import Clip
-from sensorium_models.recordings.samplers import RandomClips
-from sensorium_models.recordings.several_animals import AnimalCycle
+from sensorium_models.recordings.samplers import RandomClips, Sampler
 from sensorium_models.recordings.store import Recording
 
 
@@ -117,13 +116,13 @@ def random_clips(
 
 
 class ReadAhead:
-    """An `AnimalCycle` whose next batch is read by a thread while the current one is used.
+    """A sampler whose next batch is read by a thread while the current one is used.
 
     `state` is the position after the batches that were TAKEN, whatever was read ahead, so a restart
     neither skips nor repeats one.
     """
 
-    def __init__(self, cycle: AnimalCycle) -> None:
+    def __init__(self, cycle: Sampler) -> None:
         self._cycle = cycle
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="clips")
         self._taken = cycle.state()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sensorium_models.recipes import PlateauSchedule
-from sensorium_models.training.schedules import PlateauRounds
+from sensorium_models.training.plateau import PlateauRounds
 
 PUBLISHED = PlateauSchedule(
     kind="plateau",
@@ -27,7 +27,7 @@ def follow(schedule: PlateauRounds, objectives: Sequence[float]) -> list[tuple]:
     """(learning rate used, round, improved, reload, finished) of every epoch until the end."""
     events = []
     for objective in objectives:
-        before = schedule.learning_rate, schedule.round
+        before = schedule.rate(0), schedule.round
         verdict = schedule.judge(objective)
         events.append((*before, verdict.improved, verdict.reload_best, verdict.finished))
         if verdict.finished:
