@@ -73,7 +73,7 @@ class Training:
         self.schedule = PlateauRounds(recipe.schedule, learning_rate=recipe.optimizer.learning_rate)
         cycle = AnimalCycle(random_clips(recordings, trials.train, purpose="train", **streams))
         self.steps_per_epoch = cycle.rounds_per_epoch
-        self._batches = ReadAhead(cycle)
+        self._batches = ReadAhead(cycle, device=device)
         skipped = max(recipe.validation.skip_frames, self.encoder.history_frames)
         self._objective: Objective
         if recipe.validation.frames == "clips":
