@@ -24,7 +24,9 @@ from sensorium_models.configuration import (
 
 TrainingSetName = Literal["published", "clean"]
 AnimalGroup = Literal["public", "withheld", "all"]
-NormalisationScheme = Literal["per_frame_published", "per_frame_train", "global_train", "none"]
+NormalisationScheme = Literal[
+    "per_frame_published", "per_frame_train", "viv1t", "global_train", "none"
+]
 ResponseUnit = Literal["per_frame_published", "per_frame_train", "per_neuron_train", "raw"]
 
 ClassPath = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
