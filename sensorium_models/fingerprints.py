@@ -95,9 +95,11 @@ def split(study: Study, training_set: str, system: str) -> str:
 def member(study: Study, training_set: str, system: str, name: str) -> dict[str, Any]:
     """What decides a trained member: a change here means another network."""
     axes = study.member_axes(system)[name]
+    teacher = study.teacher(system, name)
     return {
         "system": study.systems[system].of_member(axes).trained_by(),
         "axes": axes,
+        "teacher": None if teacher is None else member(study, training_set, system, teacher),
         **_learned(study, training_set, system),
         "scored_frames": study.settings.scored_frames.model_dump(mode="json"),
         "sources": source_digest("sensorium_models.training.loop", *_classes(study, system)),
@@ -158,7 +160,13 @@ def reporting() -> str:
 
 def summary(study: Study) -> str:
     """What the head of the page says of the study besides the records of its members."""
-    no_result = {"replace_members", "adopt_members", "keep_predictions", "checkpoint_minutes"}
+    no_result = {
+        "replace_members",
+        "adopt_members",
+        "keep_predictions",
+        "checkpoint_minutes",
+        "data_workers",
+    }
     return digest(
         {
             "settings": study.settings.model_dump(mode="json", exclude=no_result),

@@ -48,6 +48,11 @@ class Study:
         return next(tier for tier, role in self.settings.tiers.items() if role == "train")
 
     @property
+    def select_tiers(self) -> list[str]:
+        """Tiers by which members may be selected; members of all systems are compared on them."""
+        return [tier for tier, role in self.settings.tiers.items() if role == "select"]
+
+    @property
     def unused_tiers(self) -> list[str]:
         """Tiers that serve nothing."""
         return [tier for tier, role in self.settings.tiers.items() if role == "unused"]
@@ -84,6 +89,10 @@ class Study:
     def members(self, system: str) -> list[str]:
         """Names of the members of a system."""
         return list(self.member_axes(system))
+
+    def teacher(self, system: str, member: str) -> str | None:
+        """The member of the same system from which `member` learns, if it does."""
+        return self.systems[system].teacher_of(self.member_axes(system)[member])
 
     def training_set_of(self, system: str, protocol: str) -> TrainingSetName:
         """The training set that a system brings to a protocol."""

@@ -26,7 +26,9 @@ from sensorium_models.recipes import Recipe
 
 TrainingSetName = Literal["published", "clean"]
 AnimalGroup = Literal["public", "withheld", "all"]
-NormalisationScheme = Literal["per_frame_published", "per_frame_train", "global_train", "none"]
+NormalisationScheme = Literal[
+    "per_frame_published", "per_frame_train", "viv1t", "global_train", "none"
+]
 ResponseUnit = Literal["per_frame_published", "per_frame_train", "per_neuron_train", "raw"]
 
 ClassPath = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]

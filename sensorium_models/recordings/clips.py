@@ -2,7 +2,7 @@
 
 `Places` says where the clips of a batch lie (the samplers decide that), `read_clips` reads them:
 one contiguous read per clip and modality, straight into the arrays of the batch, which may lie in
-memory that is used again and again (`Arena`).
+memory that is used again and again (`readers.Arena`).
 """
 
 import math
@@ -15,7 +15,7 @@ import numpy as np
 from sensorium_models.recordings.store import Recording
 
 # Arrays of a batch begin at multiples of this, as processors and copies to a GPU like them.
-_ALIGNMENT = 64
+ALIGNMENT_BYTES = 64
 
 
 @dataclass(frozen=True)
@@ -82,35 +82,7 @@ def joined(parts: Sequence[Places]) -> Places:
 class Empty(Protocol):
     """Like `numpy.empty`: an array whose values do not matter."""
 
-    def __call__(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray: ...
-
-
-class Arena:
-    """Arrays laid end to end in one piece of memory, which is used anew for every batch."""
-
-    def __init__(self, memory: Any) -> None:
-        """`memory`: anything that exposes writable bytes; the arrays are views of it."""
-        self._bytes = np.frombuffer(memory, dtype=np.uint8)
-        self._used = 0
-
-    def clear(self) -> None:
-        """Give all memory to the next arrays; those handed out before will be overwritten."""
-        self._used = 0
-
-    def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """The next array of the arena.
-
-        Raises:
-            ValueError: it does not fit.
-        """
-        size = math.prod(shape) * np.dtype(dtype).itemsize
-        start, self._used = self._used, self._used + _aligned(size)
-        if start + size > len(self._bytes):
-            raise ValueError(
-                f"A batch needs {start + size:,} bytes or more, but its memory has"
-                f" {len(self._bytes):,}: the batch is larger than its sampler said."
-            )
-        return self._bytes[start : start + size].view(dtype).reshape(shape)
+    def __call__(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray: ...
 
 
 def read_clips(
@@ -125,58 +97,76 @@ def read_clips(
     Args:
         recordings: the store of every animal in `places`.
         responses: whether to read them; those of withheld trials cannot be.
-        empty: where the arrays lie: new memory, or `Arena.empty`.
+        empty: where the arrays lie: new memory, or `readers.Arena.empty`.
 
     Raises:
         WithheldResponsesError: the responses of a trial are withheld.
         StoreError: a trial has no such frames, or its store cannot be read.
         ValueError: the animals of one batch show frames of different size, or differ in modalities.
     """
-    partner = None
-    if places.partner is not None:
-        second = replace(places.partner, mixed=places.mixed)
-        partner = read_clips(recordings, second, responses=responses, empty=empty)
+    clip = empty_clip(recordings, places, responses=responses, empty=empty)
+    fill_clip(recordings, places, clip)
+    return clip
+
+
+def empty_clip(
+    recordings: Mapping[str, Recording],
+    places: Places,
+    *,
+    responses: bool = True,
+    empty: Empty = np.empty,
+) -> Clip:
+    """A batch for the clips at `places` with all but the recorded values, see `read_clips`."""
     stores = [recordings[animal] for animal in places.animal]
     shown = common_inputs({animal: recordings[animal] for animal in places.animal})
     batch, frames = len(stores), int(places.frames.max())
-    valid = np.arange(frames) < places.frames[:, np.newaxis]
-
-    def together(modality: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        values = empty((batch, frames, *shape), dtype)
-        for row, store in enumerate(stores):
-            _fill(store, modality, places, row, values[row])
-        return values
-
+    float32 = np.dtype(np.float32)
+    video = empty((batch, 1, frames, *shown.frame_shape), shown.video_dtype)
     pairs = {
-        modality: together(modality, (2,), np.dtype(np.float32))
+        modality: empty((batch, frames, 2), float32)
         for modality in ("behavior", "pupil_center")
         if modality in shown.modalities
     }
     recorded: Any = None
     if responses and places.mixed:
-        recorded = tuple(empty((frames, store.neurons), np.dtype(np.float32)) for store in stores)
-        for row, store in enumerate(stores):
-            _fill(store, "responses", places, row, recorded[row])
+        recorded = tuple(empty((frames, store.neurons), float32) for store in stores)
     elif responses:
-        recorded = together("responses", (stores[0].neurons,), np.dtype(np.float32))
+        recorded = empty((batch, frames, stores[0].neurons), float32)
+    partner = None
+    if places.partner is not None:
+        second = replace(places.partner, mixed=places.mixed)
+        partner = empty_clip(recordings, second, responses=responses, empty=empty)
     return Clip(
-        video=together("video", shown.frame_shape, shown.video_dtype)[:, np.newaxis],
+        video=video,
         behavior=pairs.get("behavior"),
         pupil_center=pairs.get("pupil_center"),
         responses=recorded,
         animal=places.animal,
         trial=places.trial,
         frame=places.start[:, np.newaxis] + places.step * np.arange(frames),
-        valid=valid,
+        valid=np.arange(frames) < places.frames[:, np.newaxis],
         partner=partner,
     )
 
 
+def fill_clip(recordings: Mapping[str, Recording], places: Places, clip: Clip) -> None:
+    """Read the recorded values of `empty_clip` at the same `places`, see `read_clips`."""
+    for row, animal in enumerate(places.animal):
+        store = recordings[animal]
+        _fill(store, "video", places, row, clip.video[row, 0])
+        for modality in ("behavior", "pupil_center", "responses"):
+            values = getattr(clip, modality)
+            if values is not None:
+                _fill(store, modality, places, row, values[row])
+    if places.partner is not None and clip.partner is not None:
+        fill_clip(recordings, places.partner, clip.partner)
+
+
 def clip_bytes(recording: Recording, frames: int) -> int:
-    """Memory that one clip of `frames` frames takes in an `Arena`, at most."""
+    """Memory that one clip of `frames` frames takes in a `readers.Arena`, at most."""
     # Float32 video, because another animal of the batch may need that.
     elements = math.prod(recording.frame_shape) + 2 + 2 + recording.neurons
-    return 4 * frames * elements + 4 * _ALIGNMENT
+    return 4 * frames * elements + 4 * ALIGNMENT_BYTES
 
 
 @dataclass(frozen=True)
@@ -235,7 +225,3 @@ def _fill(store: Recording, modality: str, places: Places, row: int, out: np.nda
     else:
         store.read(modality, trial, start, stop, step=places.step, out=out[:frames])
     out[frames:] = 0
-
-
-def _aligned(size: int) -> int:
-    return -(-size // _ALIGNMENT) * _ALIGNMENT

@@ -1,8 +1,18 @@
 """Normalisation schemes by name, and the score unit of predictions.
 
 Every scheme is an affine map per array, y = (x - offset) * scale, with one row per frame index or
-one row for all. Formulas: the released kit's (per frame index, 1 % rule), with published or own
-statistics, or pooled over frames.
+one row for all:
+
+- `per_frame_published`, `per_frame_train`: the released kit's (dataset card, section 5), with the
+  published statistics or those of the training tier. Per frame index video and pupil centre become
+  (x - mean) / std, behaviour x / std, responses x * precision (1 % rule).
+- `viv1t`: ViV1T of 2023 (card A1; bryanlimy/ViV1T), from the training tier, per frame index. Video
+  becomes (x - mean) / (std - mean): its authors meant minimum and maximum. Behaviour and pupil
+  centre become (x - min) / (max - min), responses x * precision.
+- `global_train`: as `per_frame_train` with statistics over trials and time, one mean and one
+  standard deviation for all pixels. It is that of ViV1T of 2025 (card B), whose 1.2e-7 added to the
+  standard deviations of grey levels and pupil centres is less than float32 resolves.
+- `none`: raw values.
 """
 
 from collections.abc import Callable
@@ -97,14 +107,30 @@ def response_precision(std: np.ndarray) -> np.ndarray:
 
 
 def _per_frame(recording: Recording, source: Literal["published", "train"]) -> Normalisation:
+    return _by_frame(
+        recording,
+        source,
+        video=_standardise,
+        behavior=lambda statistics: _standardise(statistics, centred=False),
+        pupil_center=_standardise,
+    )
+
+
+def _by_frame(
+    recording: Recording,
+    source: Literal["published", "train"],
+    **mappings: Callable[[Statistics], Affine],
+) -> Normalisation:
+    """The scheme with a map per frame index for every modality, by its name."""
     statistics = {
         name: recording.statistics(source, name, per_frame=True) for name in recording.modalities
     }
-    used = {name: [value.std] for name, value in statistics.items() if name != "responses"}
-    for name in used:
-        if name != "behavior":
-            used[name].append(statistics[name].mean)
-    frames = min(_frames_before_nan(array) for arrays in used.values() for array in arrays)
+    maps = {
+        name: to_map(statistics[name]) for name, to_map in mappings.items() if name in statistics
+    }
+    frames = min(
+        _frames_before_nan(row) for map in maps.values() for row in (map.offset, map.scale)
+    )
     # A frame index that a single trial reached has a mean, but no spread to divide by; a blank
     # frame at the start of every trial has none either, but frames after it do.
     varying = np.flatnonzero(_varies(statistics["video"])[:frames].any(axis=(1, 2)))
@@ -115,11 +141,7 @@ def _per_frame(recording: Recording, source: Literal["published", "train"]) -> N
             " from the first on, a value is missing or no video varied over trials. Use"
             " global_train."
         )
-    maps = {
-        name: _standardise(_first_frames(value, frames), centred=name != "behavior")
-        for name, value in statistics.items()
-        if name != "responses"
-    }
+    maps = {name: Affine(map.offset[:frames], map.scale[:frames]) for name, map in maps.items()}
     precision = response_precision(statistics["responses"].std)[:frames]
     return Normalisation(
         video=maps["video"],
@@ -171,6 +193,17 @@ def _per_frame_train(recording: Recording) -> Normalisation:
     return _per_frame(recording, "train")
 
 
+def _viv1t(recording: Recording) -> Normalisation:
+    def video(statistics: Statistics) -> Affine:
+        # As published, though the minimum and maximum were meant.
+        return _ranged(statistics.mean, statistics.std)
+
+    def pair(statistics: Statistics) -> Affine:
+        return _ranged(statistics.min, statistics.max)
+
+    return _by_frame(recording, "train", video=video, behavior=pair, pupil_center=pair)
+
+
 def _published_precision(recording: Recording) -> np.ndarray:
     return response_precision(recording.statistics("published", "responses", per_frame=True).std)
 
@@ -188,10 +221,21 @@ def _raw_precision(recording: Recording) -> np.ndarray:
     return np.ones((1, recording.neurons), dtype=np.float32)
 
 
-def _standardise(statistics: Statistics, *, centred: bool) -> Affine:
-    std = statistics.std
-    scale = np.divide(1.0, std, out=np.zeros_like(std), where=_varies(statistics))
-    offset = statistics.mean if centred else np.zeros_like(std)
+def _standardise(statistics: Statistics, *, centred: bool = True) -> Affine:
+    offset = statistics.mean if centred else np.zeros_like(statistics.mean)
+    return _divided(offset, statistics.std, _varies(statistics))
+
+
+def _ranged(low: np.ndarray, high: np.ndarray) -> Affine:
+    """(x - low) / (high - low), 0 where they differ by no more than float32 resolves."""
+    resolved = np.finfo(np.float32).eps * np.maximum(np.abs(low), np.abs(high))
+    return _divided(low, high - low, np.abs(high - low) > resolved)
+
+
+def _divided(offset: np.ndarray, divisor: np.ndarray, varies: np.ndarray) -> Affine:
+    """(x - offset) / divisor, 0 where nothing varies; NaN where the divisor is."""
+    where = varies | np.isnan(divisor)
+    scale = np.divide(1.0, divisor, out=np.zeros_like(divisor), where=where)
     return Affine(offset.astype(np.float32), scale.astype(np.float32))
 
 
@@ -226,15 +270,6 @@ def _one_row(pooled: Statistics) -> Statistics:
     )
 
 
-def _first_frames(statistics: Statistics, frames: int) -> Statistics:
-    return Statistics(
-        mean=statistics.mean[:frames],
-        std=statistics.std[:frames],
-        min=statistics.min[:frames],
-        max=statistics.max[:frames],
-    )
-
-
 def _frames_before_nan(array: np.ndarray) -> int:
     undefined = np.flatnonzero(np.isnan(array).any(axis=tuple(range(1, array.ndim))))
     return int(undefined[0]) if len(undefined) else len(array)
@@ -249,6 +284,7 @@ def _choose(name: str, choices: dict[str, Choice], kind: str) -> Choice:
 _SCHEMES: dict[str, Callable[[Recording], Normalisation]] = {
     "per_frame_published": _per_frame_published,
     "per_frame_train": _per_frame_train,
+    "viv1t": _viv1t,
     "global_train": _global_train,
     "none": _none,
 }

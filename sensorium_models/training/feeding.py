@@ -5,18 +5,22 @@ Everything random follows from the member's seed. Each animal and purpose has a 
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from sensorium_models.recipes import Recipe
 from sensorium_models.recordings import splits as split_lists
 from sensorium_models.recordings.clips import Clip
+from sensorium_models.recordings.readers import Readers
 from sensorium_models.recordings.samplers import RandomClips, Sampler
 from sensorium_models.recordings.store import Recording
 
@@ -116,39 +120,131 @@ def random_clips(
 
 
 class ReadAhead:
-    """A sampler whose next batch is read by a thread while the current one is used.
+    """The batches of a sampler, read in the background while earlier ones are used.
+
+    Batches lie in memory that is used again: the arrays of one are valid until the next is taken
+    (copy what must last longer). On its way to a GPU that memory is pinned, so that copies with
+    `non_blocking=True` run beside computing; here, too, a batch need only last until the next is
+    taken, because its memory is written again only after the GPU has done all that was asked of it
+    before.
 
     `state` is the position after the batches that were TAKEN, whatever was read ahead, so a restart
     neither skips nor repeats one.
+
+    Args:
+        sampler: which batches, in which order.
+        device: where batches go.
+        workers, start_method: see `Readers`; they change no batch.
     """
 
-    def __init__(self, cycle: Sampler) -> None:
-        self._cycle = cycle
-        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="clips")
-        self._taken = cycle.state()
-        self._coming = self._reader.submit(self._read)
+    def __init__(
+        self,
+        sampler: Sampler,
+        *,
+        device: torch.device | str = "cpu",
+        workers: int = 0,
+        start_method: str = "spawn",
+    ) -> None:
+        self._sampler = sampler
+        self._device = torch.device(device)
+        pinned = self._device.type == "cuda"
+        # In use: one batch, and the one before while the GPU may still work on it. The others are
+        # being read.
+        self._used = 2 if pinned else 1
+        count = self._used + max(workers, 1)
+        self._readers = Readers(
+            sampler.recordings,
+            arenas=count,
+            batch_bytes=sampler.batch_bytes,
+            workers=workers,
+            start_method=start_method,
+        )
+        self._pinned = [_pin(arena.bytes) for arena in self._readers.arenas] if pinned else []
+        self._free = deque(range(count))
+        self._coming: deque[_Batch] = deque()
+        self._taken: deque[_Batch] = deque()
+        self._state = sampler.state()
+        self._read_on()
 
     def next_batch(self) -> Clip:
-        """The next animal's batch; errors of reading are raised here."""
-        clip, self._taken = self._coming.result()
-        self._coming = self._reader.submit(self._read)
-        return clip
+        """The next batch; errors of reading are raised here, again and again."""
+        if self._taken and self._device.type == "cuda":
+            self._taken[-1].done = torch.cuda.Event()
+            self._taken[-1].done.record(torch.cuda.current_stream(self._device))
+        while len(self._taken) >= self._used:
+            self._give_back()
+        self._read_on()
+        batch = self._coming[0]
+        try:
+            batch.read.result()
+        except BrokenProcessPool as error:
+            raise TrainingError(
+                "A process that reads clips died, perhaps killed for lack of memory. Use fewer of"
+                " them, or none: a thread reads as well."
+            ) from error
+        self._taken.append(self._coming.popleft())
+        self._state = batch.state
+        return batch.clip
 
     def state(self) -> dict[str, Any]:
         """Position in the data order, in plain numbers."""
-        return self._taken
+        return self._state
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where `state` was taken."""
-        self._coming.exception()  # the batch read ahead is of no use; wait until its reading ends
-        self._cycle.restore(state)
-        self._taken = state
-        self._coming = self._reader.submit(self._read)
+        self._drop_coming()
+        self._sampler.restore(state)
+        self._state = state
+        self._read_on()
 
     def close(self) -> None:
-        """Stop reading."""
-        self._reader.shutdown(wait=True, cancel_futures=True)
+        """Stop reading. The arrays of all batches are invalid then."""
+        self._drop_coming()
+        self._readers.close()
+        while self._taken:
+            self._give_back()
+        while self._pinned:
+            self._pinned.pop()()
 
-    def _read(self) -> tuple[Clip, dict[str, Any]]:
-        clip = self._cycle.next_batch()
-        return clip, self._cycle.state()
+    def _read_on(self) -> None:
+        while self._free:
+            arena = self._free.popleft()
+            clip, read = self._readers.read(arena, self._sampler.next_places())
+            self._coming.append(_Batch(arena, clip, read, self._sampler.state()))
+
+    def _drop_coming(self) -> None:
+        """Batches read ahead are of no use; wait until their reading ends."""
+        while self._coming:
+            batch = self._coming.popleft()
+            if not batch.read.cancel():
+                batch.read.exception()
+            self._free.append(batch.arena)
+
+    def _give_back(self) -> None:
+        batch = self._taken.popleft()
+        if batch.done is not None:
+            batch.done.synchronize()
+        self._free.append(batch.arena)
+
+
+@dataclass
+class _Batch:
+    """A batch in its arena, and the sampler's position after it."""
+
+    arena: int
+    clip: Clip
+    read: Future[None]
+    state: dict[str, Any]
+    done: torch.cuda.Event | None = None  # what the GPU was asked to do with it
+
+
+def _pin(memory: np.ndarray) -> Callable[[], None]:
+    """Let the GPU copy from `memory` by itself; returns what ends that."""
+    cuda = torch.cuda.cudart()
+    place = memory.ctypes.data
+    if int(cuda.cudaHostRegister(place, memory.nbytes, 0)) != 0:
+        raise TrainingError(
+            f"{memory.nbytes:,} bytes of memory could not be pinned for the GPU. Ask for more"
+            " memory, or use smaller batches."
+        )
+    return lambda: cuda.cudaHostUnregister(place)

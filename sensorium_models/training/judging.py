@@ -145,7 +145,7 @@ class Comparison(WholeTrialObjective):
         """Compare in the response unit `unit`."""
         self._precisions = {
             animal: tuple(
-                score_precision(kind, self._recordings[animal])  # type: ignore[arg-type]
+                score_precision(kind, self._recordings[animal])
                 for kind in (self._system.response_unit, unit)
             )
             for animal in self._trials

@@ -51,6 +51,7 @@ def train_member(
     record: Mapping[str, Any],
     teacher: Path | None = None,
     processes: int = 1,
+    data_workers: int = 0,
     checkpoint_minutes: float = 10.0,
     stop: Callable[[str], None] | None = None,
 ) -> None:
@@ -72,6 +73,7 @@ def train_member(
         record: more to store in `run.json`.
         teacher: folder of the finished member to learn from, where the recipe distils.
         processes: that train together, one per GPU; started here unless `srun` has started them.
+        data_workers: processes that read clips; 0 is a thread. They change no result.
         checkpoint_minutes: least time between two checkpoints.
         stop: for tests; called with what was just done (step, validation, epoch), may raise.
 
@@ -90,7 +92,7 @@ def train_member(
     fabric = make_fabric(place, system.recipe, processes=processes)
     with forwarding(processes > 1):
         fabric.launch(
-            _train,
+            _train,  # type: ignore[arg-type]
             system=system,
             member=member,
             axes=axes,
@@ -105,6 +107,7 @@ def train_member(
             compared_tiers=compared_tiers,
             record=record,
             teacher=teacher,
+            data_workers=data_workers,
             checkpoint_minutes=checkpoint_minutes,
             stop=stop,
         )
@@ -127,6 +130,7 @@ def _train(
     compared_tiers: Sequence[str],
     record: Mapping[str, Any],
     teacher: Path | None,
+    data_workers: int,
     checkpoint_minutes: float,
     stop: Callable[[str], None] | None,
 ) -> None:
@@ -165,6 +169,7 @@ def _train(
             teacher=load_teacher(teacher, recordings, animals=trials.animals, fabric=fabric)
             if teacher is not None
             else None,
+            data_workers=data_workers,
         )
         stack.callback(training.close)
         told = stack.enter_context(listening())

@@ -62,6 +62,7 @@ class Training:
         scored: tuple[int, int | None, int],
         fresh: bool,
         teacher: Teacher | None = None,
+        data_workers: int = 0,
     ) -> None:
         """`fresh`: not to be restored, so the network needs its starting rates and positions."""
         recipe = system.recipe
@@ -97,7 +98,7 @@ class Training:
         if fabric.world_size > 1:
             sampler = OwnShare(cast(AnimalCycle, sampler), self._own)
             self._batches_per_step = len(self._own)
-        self._batches = ReadAhead(sampler)
+        self._batches = ReadAhead(sampler, device=fabric.device, workers=data_workers)
         self.schedule: Schedule = make_schedule(
             recipe.schedule,
             learning_rate=recipe.optimizer.learning_rate,

@@ -1,6 +1,7 @@
 """What a training takes: time, memory, energy; summed over the processes that it was restarted in.
 
-Energy is that of the whole GPU, where NVIDIA's driver tells (nvidia-ml, Volta and later).
+Energy is that of the whole GPU, where NVIDIA's driver tells (Volta and later) and the package
+nvidia-ml-py is installed, which no lock file names: it serves nothing else.
 """
 
 import resource

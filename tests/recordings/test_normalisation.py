@@ -13,6 +13,7 @@ from sensorium_models.recordings.normalisation import (
     SCHEMES,
     SCORE_UNITS,
     Affine,
+    Normalisation,
     normalisation,
     response_precision,
     score_precision,
@@ -161,6 +162,135 @@ def test_global_scheme_standardises_the_training_tier(recording: Recording) -> N
     np.testing.assert_allclose(pupil.std(axis=0), 1, rtol=1e-6)
     np.testing.assert_allclose(
         scheme.responses.scale[0], 1 / together["responses"].std(axis=0), rtol=1e-6
+    )
+
+
+@pytest.fixture(scope="session")
+def released(
+    make: Any, zipped: Any, prepare: Any, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], Recording]:
+    """An archive with one nearly silent neuron, and its recording."""
+    folder = tmp_path_factory.mktemp("cards")
+    content = make(seed=11)
+    for trial in range(len(content["meta/trials/tiers.npy"])):
+        content[f"data/responses/{trial}.npy"][3] *= 1e-4
+    return content, prepare(zipped(content, folder / "A.zip"), folder / "A.h5")
+
+
+def stacked(content: dict[str, Any], name: str, frames: int) -> np.ndarray:
+    """Training trials (trials, ..., frames) of an archive, NaN where padded."""
+    trials = np.flatnonzero(content["meta/trials/tiers.npy"] == "train")
+    arrays = [content[f"data/{name}/{trial}.npy"][..., :frames] for trial in trials]
+    return np.stack(arrays).astype(np.float64)
+
+
+def assert_maps_as(
+    scheme: Normalisation, recording: Recording, expected: dict[str, Any], sizes: dict[str, float]
+) -> None:
+    """`expected` formulas take raw float64 frames (T, ...) and frame indices (T,)."""
+    for trial in recording.trials_of(["train", "oracle"])[:6]:
+        frames = int(recording.trials.frames[trial])
+        frames = frames if scheme.frames is None else min(frames, scheme.frames)
+        frame = np.arange(frames)
+        for modality, formula in expected.items():
+            raw = recording.read(modality, trial, 0, frames)
+            result = getattr(scheme, modality).apply(raw.astype(np.float32), frame)
+            right = formula(raw.astype(np.float64), frame)
+            # Cancellation in x - offset leaves the rounding of the larger of the two, scaled.
+            limit = FLOAT32 * (np.abs(right).max() + sizes.get(modality, 0.0))
+            np.testing.assert_allclose(result, right, atol=limit, rtol=FLOAT32)
+
+
+@pytest.mark.filterwarnings("ignore:Degrees of freedom:RuntimeWarning")
+def test_viv1t_is_its_card(released: Any) -> None:
+    """Card A1: statistics of `train` over trials per frame index, the odd min-max of the video."""
+    content, recording = released
+    scheme = normalisation("viv1t", recording)
+    lengths = np.sort(recording.trials.frames[recording.trials_of(["train"])])
+    assert scheme.frames == lengths[-2]  # beyond, one trial alone has no range
+    frames = scheme.frames
+    video, behavior, pupil, responses = (
+        np.moveaxis(stacked(content, name, frames), -1, 1)
+        for name in ("videos", "behavior", "pupil_center", "responses")
+    )
+    mean, std = np.nanmean(video, axis=0), np.nanstd(video, axis=0)
+    # Two trials, one of them black: standard deviation and mean agree, the card divides by 0.
+    same = np.isclose(std, mean, rtol=1e-7, atol=0)
+    assert same.any()
+    scale = np.where(same, 0, 1 / np.where(same, 1, std - mean))
+    low, high = {}, {}
+    for name, values in (("behavior", behavior), ("pupil_center", pupil)):
+        low[name], high[name] = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
+    spread = np.nanstd(np.moveaxis(stacked(content, "responses", 33), -1, 1), axis=0)
+    threshold = 0.01 * np.nanmean(spread)
+    spread = np.nanstd(responses, axis=0)
+    assert (spread[:, 3] < threshold).all()
+    precision = np.where(spread > threshold, 1 / np.maximum(spread, 1e-9), 1 / threshold)
+    assert_maps_as(
+        scheme,
+        recording,
+        {
+            "video": lambda x, t: (x - mean[t]) * scale[t],
+            "behavior": lambda x, t: (
+                (x - low["behavior"][t]) / (high["behavior"][t] - low["behavior"][t])
+            ),
+            "pupil_center": lambda x, t: (
+                (x - low["pupil_center"][t]) / (high["pupil_center"][t] - low["pupil_center"][t])
+            ),
+            "responses": lambda x, t: x * precision[t],
+        },
+        {
+            "video": float(255 * np.abs(scale).max()),
+            "behavior": float((high["behavior"] / (high["behavior"] - low["behavior"])).max()),
+            "pupil_center": float(
+                (high["pupil_center"] / (high["pupil_center"] - low["pupil_center"])).max()
+            ),
+        },
+    )
+
+
+def test_viv1t_scales_behaviour_to_zero_and_one(recording: Recording) -> None:
+    scheme = normalisation("viv1t", recording)
+    assert scheme.frames is not None
+    for modality in ("behavior", "pupil_center"):
+        seen = np.full((len(recording.trials_of(["train"])), scheme.frames, 2), np.nan)
+        for row, trial in enumerate(recording.trials_of(["train"])):
+            frames = min(int(recording.trials.frames[trial]), scheme.frames)
+            raw = recording.read(modality, trial, 0, frames)
+            seen[row, :frames] = getattr(scheme, modality).apply(raw, np.arange(frames))
+        np.testing.assert_allclose(np.nanmin(seen, axis=0), 0, atol=1e-5)
+        np.testing.assert_allclose(np.nanmax(seen, axis=0), 1, atol=1e-5)
+
+
+def test_global_scheme_is_the_card_of_viv1t_2025(released: Any) -> None:
+    """Card B: over trials and time; one mean and standard deviation for all pixels; with eps."""
+    content, recording = released
+    eps = np.finfo(np.float32).eps
+    scheme = normalisation("global_train", recording)
+    video = stacked(content, "videos", 33)
+    pairs = {name: stacked(content, name, 33) for name in ("behavior", "pupil_center")}
+    mean, std = np.nanmean(video), np.nanstd(video)
+    pair_std = {name: np.nanstd(values, axis=(0, 2)) for name, values in pairs.items()}
+    pair_mean = {name: np.nanmean(values, axis=(0, 2)) for name, values in pairs.items()}
+    spread = np.nanstd(stacked(content, "responses", 33), axis=(0, 2))
+    threshold = 0.01 * spread.mean()
+    assert spread[3] < threshold
+    precision = np.where(spread > threshold, 1 / spread, 1 / threshold)
+    np.testing.assert_allclose(
+        score_precision("per_neuron_train", recording)[0], precision, rtol=FLOAT32
+    )
+    assert_maps_as(
+        scheme,
+        recording,
+        {
+            "video": lambda x, t: (x - mean) / (std + eps),
+            "behavior": lambda x, t: x / pair_std["behavior"],
+            "pupil_center": lambda x, t: (
+                (x - pair_mean["pupil_center"]) / (pair_std["pupil_center"] + eps)
+            ),
+            "responses": lambda x, t: x * precision,
+        },
+        {"video": 255 / std, "pupil_center": float((100 / pair_std["pupil_center"]).max())},
     )
 
 

@@ -1,12 +1,19 @@
 """Trials from the split, streams of clips, and reading ahead without losing the place."""
 
+import os
+import shutil
+import signal
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from sensorium_models.recordings.several_animals import AnimalCycle
-from sensorium_models.recordings.store import Recording
+from sensorium_models.recordings.clips import Clip
+from sensorium_models.recordings.samplers import StackedClips
+from sensorium_models.recordings.several_animals import AnimalCycle, MixedAnimals
+from sensorium_models.recordings.store import Recording, StoreError
 from sensorium_models.training.feeding import (
     ReadAhead,
     TrainingError,
@@ -74,20 +81,105 @@ def test_reading_ahead_keeps_the_place(laboratory: Any, shrunk: Any, taken: int)
     second.close()
 
 
-def test_errors_of_the_reader_arrive(laboratory: Any, shrunk: Any) -> None:
-    cycle = cycle_of(laboratory, shrunk().recipe)
-    ahead = ReadAhead(cycle)
+def copied(clip: Clip | None) -> list[Any]:
+    """Everything in a clip, in memory of its own: that of the batch is used again."""
+    if clip is None:
+        return []
+    arrays = [clip.video, clip.behavior, clip.pupil_center, *clip.responses]
+    arrays += [clip.trial, clip.frame, clip.valid]
+    return [clip.animal, *(np.array(array) for array in arrays), *copied(clip.partner)]
+
+
+def mixed_stacks(laboratory: Any) -> MixedAnimals:
+    recordings = {animal: Recording(path) for animal, path in laboratory.stores.items()}
+    clips = {
+        animal: StackedClips(
+            recording=recording,
+            trials=recording.trials_of(["train"]),
+            clip_frames=5,
+            step=2,
+            clips_per_pass=9,
+            batch_size=4,
+            cap_frames=None,
+            seed=1,
+            partner=True,
+        )
+        for animal, recording in recordings.items()
+    }
+    return MixedAnimals(clips, batch_size=4, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("workers", "method"), [(0, "spawn"), (1, "spawn"), (2, "spawn"), (1, "fork"), (2, "fork")]
+)
+def test_whoever_reads_the_batches_are_the_same(laboratory: Any, workers: int, method: str) -> None:
+    """Bit for bit, over the end of an epoch of 5 batches and after a restart."""
+    sampler = mixed_stacks(laboratory)
+    expected = [copied(sampler.next_batch()) for _ in range(11)]
+    ahead = ReadAhead(mixed_stacks(laboratory), workers=workers, start_method=method)
+    found = [copied(ahead.next_batch()) for _ in range(7)]
+    state = ahead.state()
     ahead.next_batch()
-    ahead._coming.result()
-
-    def broken() -> None:
-        raise OSError("the disk is gone")
-
-    cycle.next_batch = broken  # type: ignore[method-assign,assignment]
-    ahead.next_batch()  # was read before the disk went
-    with pytest.raises(OSError, match="the disk is gone"):
-        ahead.next_batch()
+    ahead.restore(state)
+    found += [copied(ahead.next_batch()) for _ in range(4)]
     ahead.close()
+    for batch, right in zip(found, expected, strict=True):
+        for value, value_right in zip(batch, right, strict=True):
+            np.testing.assert_array_equal(value, value_right)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_lie_in_memory_that_is_used_again(laboratory: Any, workers: int) -> None:
+    ahead = ReadAhead(mixed_stacks(laboratory), workers=workers, start_method="fork")
+    addresses = set()
+    for _ in range(12):
+        clip = ahead.next_batch()
+        before = copied(clip)
+        ahead._coming[-1].read.result()  # the reader is done with all it could do meanwhile
+        for value, value_before in zip(copied(clip), before, strict=True):
+            np.testing.assert_array_equal(value, value_before)
+        assert clip.video.ctypes.data % 64 == 0
+        addresses.add(clip.video.ctypes.data)
+    assert len(addresses) == 1 + max(workers, 1)
+    ahead.close()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_errors_of_the_reader_arrive(laboratory: Any, tmp_path: Path, workers: int) -> None:
+    """A store that loses its end while it is read, as when a disk fails."""
+    damaged = replace(laboratory, stores={})
+    for animal, path in laboratory.stores.items():
+        damaged.stores[animal] = Path(shutil.copy(path, tmp_path / path.name))
+    sampler = mixed_stacks(damaged)
+    ahead = ReadAhead(sampler, workers=workers, start_method="fork")
+    ahead.next_batch()
+    for batch in ahead._coming:
+        batch.read.result()
+    for path in damaged.stores.values():
+        os.truncate(path, 4096)
+    for _ in range(len(ahead._coming)):  # were read before the disk failed
+        ahead.next_batch()
+    for _ in range(2):
+        with pytest.raises(StoreError, match=r"cannot be read any more .the file ends before"):
+            ahead.next_batch()
+    ahead.close()
+
+
+def test_a_process_that_dies_is_named(laboratory: Any) -> None:
+    ahead = ReadAhead(mixed_stacks(laboratory), workers=1, start_method="fork")
+    ahead.next_batch()
+    for process in ahead._readers._executor._processes.values():  # type: ignore[attr-defined]
+        os.kill(process.pid, signal.SIGKILL)
+    with pytest.raises(TrainingError, match="process that reads clips died"):
+        places(ahead, 4)
+    ahead.close()
+
+
+def test_bad_numbers_of_processes(laboratory: Any) -> None:
+    with pytest.raises(ValueError, match="not by -1 processes"):
+        ReadAhead(mixed_stacks(laboratory), workers=-1)
+    with pytest.raises(ValueError, match="started by spawn or fork, not by 1 processes and 'for"):
+        ReadAhead(mixed_stacks(laboratory), workers=1, start_method="forkserver")
 
 
 def test_each_epoch_visits_every_trial_of_the_larger_animal(laboratory: Any, shrunk: Any) -> None:

@@ -50,7 +50,7 @@ def test_clips_count_by_their_last_frames_pooled_over_neurons(bench: Any) -> Non
     _, _, encoder, select = bench
     values = []
     for animal, clips in clips_of(bench).items():
-        batches = [clips.next_batch() for _ in range(clips.batches_per_pass)]
+        batches = [clips.next_batch() for _ in range(clips.batches_per_epoch)]
         assert [t for b in batches for t in b.trial.tolist()] == select[animal].tolist()
         with torch.no_grad():
             pairs = [
