@@ -41,7 +41,7 @@ class Gradients:
         """`counts` by animal, for the scale of the loss; `seed` of noise and augmentation.
 
         Raises:
-            TrainingError: the recipe splits batches whose statistics the network computes.
+            TrainingError: the network keeps statistics of its batches, which would be split.
         """
         self._encoder = encoder
         self._recipe = recipe
@@ -53,7 +53,14 @@ class Gradients:
         # Read at every step, so that it can be tried out what fits into memory.
         self.clips_per_part = recipe.clips_per_part
         self.recompute = recipe.recompute_activations
-        if self.clips_per_part and has_batch_statistics(encoder) and not recipe.allow_inexact_split:
+        exact = recipe.allow_inexact_split or not has_batch_statistics(encoder)
+        if fabric.world_size > 1 and not exact:
+            raise TrainingError(
+                "resources.gpus: this network keeps statistics of its batches, of which each of "
+                f"{fabric.world_size} processes sees a part. Set gpus: 1, or set "
+                "recipe.allow_inexact_split: true to accept those of the last animal's process."
+            )
+        if self.clips_per_part and not exact:
             raise TrainingError(
                 "recipe.clips_per_part: this network normalises by the statistics of its batches, "
                 "which are other ones in parts. Use recompute_activations: true instead, or set "
