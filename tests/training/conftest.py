@@ -13,7 +13,7 @@ import pytest
 
 from sensorium_models.configuration import merged, read_yaml
 from sensorium_models.recordings.preprocess import write_store
-from sensorium_models.systems import SYSTEMS_FOLDER, System
+from sensorium_models.systems import SYSTEMS_FOLDER, System, with_changes
 from sensorium_models.training.loop import train_member
 
 FRAME_SHAPE = (12, 14)
@@ -193,7 +193,8 @@ def recipe_system(recipe: str, **changes: Any) -> System:
         return small_system(recipe=changes)
     content = small_system(readout_settings={"sigma_range": 0.1}).model_dump(mode="json")
     published = read_yaml(RECIPES / f"{recipe}.yaml")
-    content["recipe"] = merged(merged(published, SHRUNK_RECIPES[recipe]), changes)
+    shrunk = {"recipe": merged(published, SHRUNK_RECIPES[recipe])}
+    content["recipe"] = with_changes(shrunk, {"recipe": changes})["recipe"]
     return System.model_validate({**content, "name": recipe})
 
 

@@ -3,10 +3,19 @@
 import csv
 import hashlib
 import json
+import os
+import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from sensorium_models.training.checkpoints import CheckpointError
+from sensorium_models.training.feeding import TrainingError
+from sensorium_models.training.process import Preempted
 
 RECIPES = ["dwiseneuro", "dynamic_v1fm", "factorized_baseline", "viv1t", "viv1t_2025"]
 
@@ -108,3 +117,73 @@ def test_record_is_complete(whole: Any, of_recipe: Any, recipe: str) -> None:
     assert record["environment"]["git"] is None or "dirty" in record["environment"]["git"]
     assert len(list((folder / "events").glob("events.out.tfevents.*"))) == 1
     assert len(history(folder)) == record["epochs"] + 1
+
+
+@pytest.mark.parametrize("recipe", ["dwiseneuro", "viv1t_2025"])
+def test_told_to_stop_while_other_weights_are_judged(
+    laboratory: Any, of_recipe: Any, train: Any, whole: Any, tmp_path: Path, recipe: str
+) -> None:
+    """The checkpoint has the weights that are trained, not the averages that are judged."""
+    seen: list[str] = []
+
+    def stop(what: str) -> None:
+        seen.append(what)
+        if seen[-2:] == ["validation", "validation"]:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Preempted):
+        train(laboratory, tmp_path, of_recipe(recipe), stop=stop)
+    train(laboratory, tmp_path, of_recipe(recipe))
+    assert outcome(tmp_path / "member") == outcome(whole(recipe))
+
+
+@pytest.mark.slow
+def test_processes_that_read_change_no_result(
+    laboratory: Any, of_recipe: Any, train: Any, whole: Any, tmp_path: Path
+) -> None:
+    member = train(laboratory, tmp_path, of_recipe("dwiseneuro"), data_workers=2)
+    assert outcome(member) == outcome(whole("dwiseneuro"))
+
+
+def test_a_student_learns_from_its_teacher(
+    laboratory: Any, of_recipe: Any, train: Any, whole: Any, tmp_path: Path
+) -> None:
+    teacher = whole("dwiseneuro")
+    distillation = {"teacher": {"stage": "basic"}, "ratio": 0.36}
+    student = of_recipe("dwiseneuro", distillation=distillation)
+    with pytest.raises(TrainingError, match="needs its teacher"):
+        train(laboratory, tmp_path, student)
+    with pytest.raises(TrainingError, match="learns from no teacher"):
+        train(laboratory, tmp_path, of_recipe("dwiseneuro"), teacher=teacher)
+    with pytest.raises(Killed):
+        train(
+            laboratory,
+            tmp_path,
+            student,
+            teacher=teacher,
+            checkpoint_minutes=0.0,
+            stop=killed_after(4),
+        )
+    other = tmp_path / "other"
+    shutil.copytree(teacher, other)
+    weights = load_file(other / "weights.safetensors")
+    save_file({name: 2 * values for name, values in weights.items()}, other / "weights.safetensors")
+    with pytest.raises(CheckpointError, match=r"teacher\.weights"):
+        train(laboratory, tmp_path, student, teacher=other)
+    member = train(laboratory, tmp_path, student, teacher=teacher)
+    record = json.loads((member / "run.json").read_text())
+    digest = hashlib.sha256((teacher / "weights.safetensors").read_bytes()).hexdigest()
+    assert record["teacher"] == {"member": "member", "weights": digest}
+    assert outcome(member) != outcome(teacher)
+
+
+def test_compiling_is_asked_for_the_core(
+    laboratory: Any, of_recipe: Any, train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[str] = []
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self: compiled.append(type(self).__name__)
+    )
+    with pytest.raises(Killed):
+        train(laboratory, tmp_path, of_recipe("viv1t_2025", compile=True), stop=killed_after(1))
+    assert compiled == ["FactorizedCore"]
