@@ -49,7 +49,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
 def work_folder(options: argparse.Namespace) -> Iterator[Path]:
     """A folder with room, emptied at the end unless it was named."""
     if options.quick:
-        options.trials, options.neurons = min(options.trials, 10), min(options.neurons, 300)
+        options.trials, options.neurons = min(options.trials, 8), min(options.neurons, 100)
     if options.folder is not None:
         options.folder.mkdir(parents=True, exist_ok=True)
         yield options.folder

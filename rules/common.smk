@@ -14,6 +14,8 @@ try:
         config,
         [Path(workflow.basedir) / "config.yaml", *workflow.overwrite_configfiles],
     )
+    # What the scripts are handed: without the keys of sources that the study replaced.
+    config["recordings"] = STUDY.raw_recordings
     make_importable(workflow.basedir, *STUDY.settings.systems_folders)
     if workflow.is_main_process:
         # Building the networks' skeletons finds a wrong setting now, not in a queued job. The jobs
@@ -40,6 +42,7 @@ MEMBER = f"{RESULTS}/members/{{training_set}}/{{system}}/{{member}}"
 PREDICTIONS = f"{RESULTS}/{{protocol}}/predictions/{{system}}/{{member}}.h5"
 MOMENTS = f"{RESULTS}/{{protocol}}/moments/{{system}}/{{member}}.h5"
 ENSEMBLE = f"{RESULTS}/{{protocol}}/ensembles/{{system}}"
+CEILINGS = f"{RESULTS}/{{protocol}}/ceilings.h5"
 ACHIEVABLE = f"{RESULTS}/{{protocol}}/achievable.parquet"
 SCORES = f"{RESULTS}/{{protocol}}/scores/{{system}}.parquet"
 FIGURE = f"{RESULTS}/report/figures/{{figure}}"
@@ -62,6 +65,11 @@ def animals_from(*kinds):
         a for a in STUDY.settings.animals if STUDY.recording(a).source.kind in kinds
     ]
     return "|".join(names) or "(?!)"
+
+
+def archive_path(wildcards):
+    folder = STUDY.recording(wildcards.animal).folder
+    return f"{STUDY.settings.archives}/{folder}.zip"
 
 
 def recordings_of(animals):

@@ -23,6 +23,30 @@ rule simulate:
         "../workflow_scripts/simulate.py"
 
 
+# On the login node, two at a time (profiles/default): nothing else of the workflow uses the network.
+rule download:
+    output:
+        receipt=RECEIPT,
+    log:
+        f"{LOGS}/download/{{animal}}.log",
+    benchmark:
+        f"{BENCHMARKS}/download/{{animal}}.tsv"
+    wildcard_constraints:
+        animal=animals_from("gin"),
+    localrule: True
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=500,
+        downloads=1,
+    params:
+        archive=archive_path,
+        state=lambda wildcards: fingerprints.archive_state(STUDY, wildcards.animal),
+    script:
+        "../workflow_scripts/download.py"
+
+
 rule locate:
     output:
         receipt=RECEIPT,
@@ -31,7 +55,7 @@ rule locate:
     benchmark:
         f"{BENCHMARKS}/locate/{{animal}}.tsv"
     wildcard_constraints:
-        animal=animals_from("directory", "gin"),
+        animal=animals_from("directory", "native"),
     conda:
         "../envs/analysis.yaml"
     threads: 1

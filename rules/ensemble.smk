@@ -9,6 +9,7 @@ rule ensemble:
     output:
         predictions=f"{ENSEMBLE}/predictions.h5",
         moments=f"{ENSEMBLE}/moments.h5",
+        mean=f"{ENSEMBLE}/mean.h5",
     log:
         f"{LOGS}/ensemble/{{protocol}}/{{system}}.log",
     benchmark:

@@ -1,10 +1,32 @@
 # Scores per neuron from the stored moments: of every member and of the ensemble.
 
 
+rule ceilings:
+    input:
+        recordings=predicted_recordings,
+    output:
+        ceilings=CEILINGS,
+    log:
+        f"{LOGS}/ceilings/{{protocol}}.log",
+    benchmark:
+        f"{BENCHMARKS}/ceilings/{{protocol}}.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        fingerprint=lambda wildcards: fingerprints.ceilings(STUDY, wildcards.protocol),
+    script:
+        "../workflow_scripts/ceilings.py"
+
+
 rule evaluate:
     input:
         moments=of_members(MOMENTS),
-        ensemble=f"{ENSEMBLE}/moments.h5",
+        ensemble=f"{ENSEMBLE}/mean.h5",
+        ceilings=CEILINGS,
     output:
         scores=SCORES,
     log:
@@ -18,7 +40,7 @@ rule evaluate:
         mem_mb=4000,
         runtime=60,
     params:
-        fingerprint=fingerprints.scores(),
+        fingerprint=fingerprints.scores(STUDY),
     script:
         "../workflow_scripts/evaluate.py"
 

@@ -37,6 +37,8 @@ rule videos:
     resources:
         mem_mb=1000,
         runtime=20,
+    params:
+        fingerprint=fingerprints.videos(),
     script:
         "../workflow_scripts/videos.py"
 
@@ -45,3 +47,7 @@ rule recordings:
     input:
         rules.videos.input,
         rules.videos.output,
+        expand(
+            FIGURE,
+            figure=expand("quality_{animal}.pdf", animal=STUDY.settings.animals),
+        ),

@@ -6,11 +6,14 @@ FIGURES = [
     *expand("ensemble_size_{protocol}", protocol=PROTOCOLS if ENSEMBLES else []),
     *expand("traces_{protocol}", protocol=PROTOCOLS),
     *expand("training_curves_{training_set}", training_set=TRAINING_SETS),
+    *expand("quality_{animal}", animal=STUDY.settings.animals),
 ]
 TABLES = [
     *expand("leaderboard_{protocol}", protocol=PROTOCOLS),
     *expand("members_{protocol}", protocol=PROTOCOLS),
     *expand("training_cost_{training_set}", training_set=TRAINING_SETS),
+    *expand("leakage_{protocol}", protocol=PROTOCOLS),
+    "shared_videos",
 ]
 
 
@@ -178,6 +181,78 @@ rule tabulate_training_cost:
         published_as=PUBLISHED_AS,
     script:
         "../workflow_scripts/tabulate_training_cost.py"
+
+
+rule draw_quality:
+    input:
+        recording=RECORDING,
+    output:
+        pdf=FIGURE.format(figure="quality_{animal}.pdf"),
+        png=FIGURE.format(figure="quality_{animal}.png"),
+        caption=FIGURE.format(figure="quality_{animal}.json"),
+    log:
+        f"{LOGS}/report/quality_{{animal}}.log",
+    benchmark:
+        f"{BENCHMARKS}/report/quality_{{animal}}.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        fingerprint=lambda wildcards: fingerprints.quality(STUDY, wildcards.animal),
+    script:
+        "../workflow_scripts/draw_quality.py"
+
+
+rule tabulate_shared_videos:
+    input:
+        videos=VIDEOS,
+    output:
+        shared=multiext(
+            TABLE.format(table="shared_videos"), ".csv", ".md", ".tex", ".json"
+        ),
+    log:
+        f"{LOGS}/report/shared_videos.log",
+    benchmark:
+        f"{BENCHMARKS}/report/shared_videos.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=20,
+    params:
+        fingerprint=REPORTING,
+        study=fingerprints.summary(STUDY),
+    script:
+        "../workflow_scripts/tabulate_shared_videos.py"
+
+
+rule tabulate_leakage:
+    input:
+        splits=protocol_splits,
+    output:
+        leakage=multiext(
+            TABLE.format(table="leakage_{protocol}"), ".csv", ".md", ".tex", ".json"
+        ),
+    log:
+        f"{LOGS}/report/leakage_{{protocol}}.log",
+    benchmark:
+        f"{BENCHMARKS}/report/leakage_{{protocol}}.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        fingerprint=REPORTING,
+        study=fingerprints.summary(STUDY),
+        titles=TITLES,
+    script:
+        "../workflow_scripts/tabulate_leakage.py"
 
 
 rule page:

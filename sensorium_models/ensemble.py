@@ -15,7 +15,8 @@ import h5py
 import numpy as np
 
 from sensorium_models import files
-from sensorium_models.evaluation.moments import Group, GroupMoments
+from sensorium_models.evaluation.moments import AnimalMoments, Group, GroupMoments, Moments
+from sensorium_models.evaluation.moments_file import write_moments
 from sensorium_models.evaluation.responses import RecordedResponses, ScoringPlan, scoring_plan
 from sensorium_models.evaluation.scores import matching
 from sensorium_models.evaluation.streaming import JointMoments, RepeatAverage
@@ -37,17 +38,20 @@ def build_ensemble(
     responses: Mapping[str, RecordedResponses],
     predictions: Path,
     moments: Path,
+    mean: Path,
     left_out: Mapping[str, Collection[int]] | None = None,
 ) -> None:
     """Write the mean prediction of `members` and their cross-moments, reading each trial once.
 
-    Needs about K x frames of a trial x N x 12 bytes: 0.4 GB for 14 members of 8,000 neurons.
+    Needs about K x frames of a trial x N x 12 bytes, and 8 for each repeat: 0.5 GB for 14 members
+    of 8,000 neurons.
 
     Args:
         name: of the ensemble; becomes `system` of both files, `member` is "ensemble".
         members: prediction files; their order is the order of signals in the moments.
         responses: by animal, in the score unit of the files.
-        predictions, moments: the files to write. Layout of the moments, per animal: `neuron_ids`,
+        predictions, moments, mean: the files to write; `mean` holds moments of the mean prediction
+            by video, like those of a member. Layout of the cross-moments, per animal: `neuron_ids`,
             and for each tier and type a group `{0,1,..}` with attributes tier, stimulus_type and
             counts, and `{single_trial,repeat_average}/{mean (K+1, N), products (P, N)}`, the last
             signal being the response and P = (K+1)(K+2)/2 the packed upper triangle.
@@ -76,12 +80,17 @@ def build_ensemble(
             attributes=asdict(attributes),
             members=[(source.attributes.system, source.attributes.member) for source in sources],
         )
+        gathered = Moments(asdict(attributes))
         for animal in first.animals:
             recorded = matching(first, animal, responses)
             plan = scoring_plan(first.trials(animal), recorded, left_out.get(animal, ()))
             target = output.create_group(animal)
             target["neuron_ids"] = first.neuron_ids(animal)
-            write_groups(target, _animal_groups(sources, animal, recorded, plan, writer))
+            of_mean = AnimalMoments(first.neuron_ids(animal))
+            of_mean.excluded.update(plan.excluded)
+            gathered.animals[animal] = of_mean
+            write_groups(target, _animal_groups(sources, animal, recorded, plan, writer, of_mean))
+        write_moments(mean, gathered)
 
 
 def _check_members(sources: Sequence[Predictions]) -> None:
@@ -136,16 +145,21 @@ def _animal_groups(
     responses: RecordedResponses,
     plan: ScoringPlan,
     writer: PredictionWriter,
+    of_mean: AnimalMoments,
 ) -> Iterator[tuple[Group, GroupMoments]]:
-    """Write the mean of every trial; yield the moments of each tier and type when it is done."""
+    """Write the mean of every trial; yield the moments of each tier and type when it is done.
+
+    Moments of the mean itself are added to `of_mean`.
+    """
     neuron_ids = sources[0].neuron_ids(animal)
     start = sources[0].attributes.first_scored_frame
     signals = len(sources) + 1
 
-    def members_of(trial: int) -> list[np.ndarray]:
+    def members_of(trial: int) -> tuple[list[np.ndarray], np.ndarray]:
         read = [source.read(animal, trial) for source in sources]
-        writer.add(animal, neuron_ids, trial, np.mean(read, axis=0))
-        return read
+        mean: np.ndarray = np.mean(read, axis=0)
+        writer.add(animal, neuron_ids, trial, mean)
+        return read, mean
 
     excluded_groups = {(tier, kind) for tier, kind, _ in plan.excluded.values()}
     for key in track(
@@ -159,14 +173,17 @@ def _animal_groups(
                 members_of(trial)
                 group.trials_left_out += reason == "trained on"
                 group.trials_withheld += reason == "responses withheld"
-        for repeats in plan.scored.get(key, {}).values():
+        for video, repeats in plan.scored.get(key, {}).items():
             average = RepeatAverage(signals, neuron_ids.size)
+            means = {}
             for trial in repeats:
-                read = members_of(trial)
+                read, mean = members_of(trial)
                 read.append(responses.read(trial, start, start + len(read[0])))
+                means[trial] = mean, read[-1]
                 group.single_trial.add(JointMoments.of(read))
                 average.add(read)
             group.repeat_average.add(average.moments(len(repeats)))
+            of_mean.add_video(tier=key[0], stimulus_type=key[1], video=video, repeats=means)
             group.trials += len(repeats)
             group.videos += 1
         if not group.single_trial.is_finite():

@@ -1,11 +1,17 @@
 """Writing files so that nobody ever sees half of one: temporary name, fsync, rename."""
 
+import errno
 import json
 import os
+import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+# Machines share a file system, but a process number means something on its own machine only.
+_HOST = socket.gethostname().replace("/", "_")
 
 
 @contextmanager
@@ -13,7 +19,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it there, synced to disk, if the body succeeds.
 
     The temporary file is removed when the body raises, so `path` is either the old content, the
-    complete new one, or absent. The temporary name keeps the suffix of `path`, because writers such
+    complete new one, or absent. What a killed process of this machine left of an earlier attempt is
+    removed first. The temporary name keeps the suffix of `path`, because writers such
     as matplotlib and pandas choose their format by it.
 
     Raises:
@@ -21,7 +28,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    remove_abandoned(path)
+    temporary = path.with_name(f".{path.stem}.{_HOST}.{os.getpid()}.part{path.suffix}")
     try:
         yield temporary
         descriptor = os.open(temporary, os.O_RDWR)
@@ -34,6 +42,42 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove temporary files for `path` whose process, on this machine, is no more."""
+    start, end = f".{path.stem}.{_HOST}.", f".part{path.suffix}"
+    for entry in path.parent.glob(".*"):
+        number = entry.name.removeprefix(start).removesuffix(end)
+        if entry.name == f"{start}{number}{end}" and number.isdigit() and not _alive(int(number)):
+            entry.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # another user's
+    return True
+
+
+def check_room(path: Path, needed: int) -> None:
+    """Refuse before anything is written if the disk of `path` has less than `needed` bytes free.
+
+    Raises:
+        OSError: (ENOSPC) says how much is needed and free.
+    """
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        full = OSError(
+            f"{path} needs up to {needed:,} bytes, but {folder} has only {free:,} free. Free some"
+            " space, or choose a folder on a larger disk in the configuration."
+        )
+        full.errno = errno.ENOSPC
+        raise full
 
 
 def write_text(path: Path, text: str) -> None:

@@ -26,9 +26,12 @@ _NEUTRAL = {
     "sensorium_models.settings",
     "sensorium_models.study",
     "sensorium_models.systems",
+    "sensorium_models.training_sets",
     "sensorium_models.recipes",
     "sensorium_models.files",
     "sensorium_models.progress",
+    "sensorium_models.recordings.download",
+    "sensorium_models.recordings.frame_shape",
     "sensorium_models.provenance",
     "sensorium_models.fingerprints",
     "sensorium_models.finished",
@@ -36,6 +39,9 @@ _NEUTRAL = {
     "sensorium_models.training.process",
     "sensorium_models.training.records",
 }
+
+# Where a published archive is fetched from; its repository and commit say what it is.
+_PLACES = {"server", "mirrors"}
 
 
 def digest(content: Any) -> str:
@@ -63,7 +69,7 @@ def preprocess(study: Study, animal: str) -> str:
     recording = study.recording(animal)
     return digest(
         {
-            "recording": recording.model_dump(mode="json"),
+            "recording": recording.model_dump(mode="json", exclude={"source": _PLACES}),
             "tiers": study.settings.tiers,
             "frame_rate_hz": study.settings.frame_rate_hz,
             "sources": source_digest(script="preprocess"),
@@ -81,11 +87,17 @@ def simulation(study: Study, animal: str) -> str:
     )
 
 
+def videos() -> str:
+    """What decides the table of videos, given the stores."""
+    return digest({"sources": source_digest(script="videos")})
+
+
 def split(study: Study, training_set: str, system: str) -> str:
     """What decides a split."""
     return digest(
         {
             **_learned(study, training_set, system),
+            "teachers": {name: study.teacher(system, name) for name in study.members(system)},
             "test": study.test_animals(training_set, system),
             "sources": source_digest(script="split"),
         }
@@ -131,20 +143,36 @@ def ensemble(study: Study, protocol: str, system: str) -> str:
     )
 
 
-def scores() -> str:
-    """What decides scores, given the moments."""
-    return digest({"sources": source_digest(script="evaluate")})
+def scores(study: Study) -> str:
+    """What decides scores, given the moments and ceilings."""
+    return digest(
+        {
+            "reliable": study.settings.reliable_explainable_variance,
+            "sources": source_digest(script="evaluate"),
+        }
+    )
+
+
+def ceilings(study: Study, protocol: str) -> str:
+    """What decides the repeat statistics of a protocol's recordings."""
+    return digest(_scored(study, protocol) | {"sources": source_digest(script="ceilings")})
 
 
 def achievable(study: Study, protocol: str) -> str:
     """What decides the scores of the true rates."""
+    return digest(_scored(study, protocol) | {"sources": source_digest(script="achievable")})
+
+
+def quality(study: Study, animal: str) -> str:
+    """What decides a quality sheet: not all of the reporting, since it reads a whole recording."""
     return digest(
         {
-            "tiers": study.protocol(protocol).tiers,
-            "animals": study.predicted_animals(protocol),
+            "tiers": study.settings.tiers,
+            "stimulus_types": study.recording(animal).stimulus_types,
             "scored_frames": study.settings.scored_frames.model_dump(mode="json"),
             "score_unit": study.settings.score_unit,
-            "sources": source_digest(script="achievable"),
+            "animals": study.settings.animals,
+            "sources": source_digest(script="draw_quality"),
         }
     )
 
@@ -178,10 +206,10 @@ def summary(study: Study) -> str:
 
 
 def archive_state(study: Study, animal: str) -> str:
-    """What tells that a recording read in place was edited: names, sizes and times of its files."""
+    """What an archive is by its source; of one read in place also sizes and times of its files."""
     source = study.recording(animal).source
-    if source.kind != "directory" or not source.path.exists():
-        return digest(source.model_dump(mode="json"))
+    if source.kind not in ("directory", "native") or not source.path.exists():
+        return digest(source.model_dump(mode="json", exclude=_PLACES))
     files = [source.path] if source.path.is_file() else sorted(source.path.rglob("*"))
     states = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
     return digest([source.model_dump(mode="json"), states])
@@ -201,6 +229,16 @@ def changed_keys(
     return changed
 
 
+def _scored(study: Study, protocol: str) -> dict[str, Any]:
+    """The responses with which a protocol scores."""
+    return {
+        "tiers": study.protocol(protocol).tiers,
+        "animals": study.predicted_animals(protocol),
+        "scored_frames": study.settings.scored_frames.model_dump(mode="json"),
+        "score_unit": study.settings.score_unit,
+    }
+
+
 def _learned(study: Study, training_set: str, system: str) -> dict[str, Any]:
     """The animals and trials that a training set means in this study."""
     chosen = study.systems[system].training_sets[training_set]  # type: ignore[index]
@@ -208,11 +246,9 @@ def _learned(study: Study, training_set: str, system: str) -> dict[str, Any]:
     return {
         "training_set": {
             "name": training_set,
-            "train": {"animals": animals, "tiers": chosen.train.tiers},
-            "select": {
-                "animals": study.select_animals(training_set, system),
-                "tiers": chosen.select.tiers,
-            },
+            "train": {"animals": animals, "tiers": study.training_tiers(training_set, system)},
+            "select": study.select_tiers(training_set, system),
+            "folds": chosen.folds.model_dump() if chosen.folds else None,
             "recordings": {animal: _recorded(study, animal) for animal in animals},
         }
     }

@@ -1,7 +1,8 @@
 """Progress of long work: a bar on a terminal, a line now and then in a log file."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO, TypeVar
 
 from tqdm import tqdm
@@ -20,18 +21,35 @@ def track(
     On a terminal this is a bar that disappears when done; elsewhere (a log file of the workflow)
     it is one plain line every ten seconds and one at the end.
     """
+    yield from _bar(items, desc=description, unit=unit, total=total)
+
+
+@contextmanager
+def meter(description: str, *, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """Yield a function that shows how many of `total` bytes are there, at what rate, how long yet.
+
+    Args:
+        done: bytes that were there before; they do not count as transferred now.
+    """
+    with _bar(None, desc=description, unit="B", total=total, initial=done, unit_scale=True) as bar:
+
+        def show(position: int) -> None:
+            bar.update(position - bar.n)
+
+        yield show
+
+
+def _bar(items: Iterable[Any] | None, **how: Any) -> "tqdm[Any]":
     terminal = sys.stderr.isatty()
-    yield from tqdm(
+    return tqdm(
         items,
-        desc=description,
-        unit=unit,
-        total=total,
         file=sys.stderr if terminal else _Lines(sys.stderr),
         leave=not terminal,
         dynamic_ncols=terminal,
         ascii=not terminal,
         mininterval=0.2 if terminal else LOG_INTERVAL_SECONDS,
         maxinterval=LOG_INTERVAL_SECONDS,
+        **how,
     )
 
 
@@ -48,3 +66,8 @@ class _Lines:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def tell(sentence: str) -> None:
+    """Say something in the job's log."""
+    print(sentence, file=sys.stderr, flush=True)

@@ -6,19 +6,31 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from sensorium_models.configuration import REPOSITORY, Section
-from sensorium_models.systems import AnimalGroup, ResponseUnit, TrainingSetName
+from sensorium_models.systems import ResponseUnit
+from sensorium_models.training_sets import AnimalGroup, TrainingSetName
 
 TierRole = Literal["train", "select", "test", "unused"]
 StimulusType = Literal["movie", "pink_noise", "gaussian_dots", "random_dots", "gabor", "images"]
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
 
 
+Address = Annotated[str, Field(pattern=r"^https?://[^\s?#]+$")]
+
+
 class GinSource(Section):
-    """An archive on G-Node GIN at a pinned commit."""
+    """An archive on G-Node GIN at a pinned commit.
+
+    `file` is its path in the repository, `<folder>.zip` where not given. `mirrors` are addresses of
+    folders that hold `<folder>.zip`, tried in this order after `server`; what they give is verified
+    against the repository like everything else.
+    """
 
     kind: Literal["gin"]
     repository: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
     commit: str = Field(pattern=r"^([0-9a-f]{40}|master)$")
+    file: str | None = Field(default=None, pattern=r"^\w[\w.-]*(/\w[\w.-]*)*$")
+    server: Address = "https://gin.g-node.org"
+    mirrors: list[Address] = Field(default_factory=list)
 
 
 class DirectorySource(Section):
@@ -26,6 +38,34 @@ class DirectorySource(Section):
 
     kind: Literal["directory"]
     path: Path
+
+
+class EyeTrackerSignals(Section):
+    """Columns of the eye tracker's data, counted from 0; the layout fixes no order."""
+
+    dilation: int = Field(default=0, ge=0)
+    horizontal: int = Field(default=1, ge=0)
+    vertical: int = Field(default=2, ge=0)
+
+
+class ResamplingSettings(Section):
+    """How a recording at native rates comes to the study's frame rate; see `recordings.native`."""
+
+    longest_gap_seconds: float = Field(default=0.5, gt=0)
+    responses: Literal["linear", "band_limited"] = "linear"
+    eye_tracker: Literal["linear", "band_limited"] = "band_limited"
+    eye_tracker_signals: EyeTrackerSignals = Field(default_factory=EyeTrackerSignals)
+    clock_offsets_seconds: dict[Literal["responses", "treadmill", "eye_tracker"], float] = Field(
+        default_factory=dict
+    )
+
+
+class NativeSource(Section):
+    """A folder in the experanto layout, every device at its own rate; read where it lies."""
+
+    kind: Literal["native"]
+    path: Path
+    resampling: ResamplingSettings = Field(default_factory=ResamplingSettings)
 
 
 class SimulatedSource(Section):
@@ -38,9 +78,21 @@ class SimulatedSource(Section):
     test_videos: int = Field(default=2, ge=1)
     repeats: int = Field(default=4, ge=2)
     metadata: Path | None = None
+    layout: Literal["released", "native"] = "released"
+    screen_hz: Literal[30, 60] = 30
+
+    @model_validator(mode="after")
+    def _screen_of_an_archive(self) -> "SimulatedSource":
+        if self.layout == "released" and self.screen_hz != 30:
+            raise ValueError(
+                "released archives are at 30 Hz; give layout: native for other screens"
+            )
+        return self
 
 
-Source = Annotated[GinSource | DirectorySource | SimulatedSource, Field(discriminator="kind")]
+Source = Annotated[
+    GinSource | DirectorySource | NativeSource | SimulatedSource, Field(discriminator="kind")
+]
 
 
 class Recording(Section):
@@ -92,6 +144,7 @@ class Settings(Section):
     frame_rate_hz: float = Field(gt=0)
     scored_frames: ScoredFrames
     score_unit: ResponseUnit
+    reliable_explainable_variance: float = Field(ge=0, lt=1)
     keep_predictions: bool
     cpu_threads: int = Field(ge=1)
     device: Literal["auto", "cpu", "cuda"]

@@ -18,20 +18,23 @@ from sensorium_models.configuration import (
     validated,
 )
 from sensorium_models.settings import Protocol, Recording, Settings
-from sensorium_models.systems import (
-    AnimalGroup,
-    System,
-    TrainingSetName,
-    find_system_file,
-    load_system,
-)
+from sensorium_models.systems import System, find_system_file, load_system
+from sensorium_models.training_sets import AnimalGroup, Selection, TrainingSet, TrainingSetName
 
 
 class Study:
     """A validated study: settings, systems, and the look-ups that rules and scripts need."""
 
-    def __init__(self, settings: Settings, systems: Mapping[str, System], origin: Origin) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        systems: Mapping[str, System],
+        origin: Origin,
+        raw_recordings: Mapping[str, Any],
+    ) -> None:
         self.settings = settings
+        # As read, each source of one kind; what follows from it may be read again without files.
+        self.raw_recordings = raw_recordings
         self.systems = dict(systems)
         self._origin = origin
         self._check_names()
@@ -48,7 +51,7 @@ class Study:
         return next(tier for tier, role in self.settings.tiers.items() if role == "train")
 
     @property
-    def select_tiers(self) -> list[str]:
+    def compared_tiers(self) -> list[str]:
         """Tiers by which members may be selected; members of all systems are compared on them."""
         return [tier for tier, role in self.settings.tiers.items() if role == "select"]
 
@@ -56,6 +59,11 @@ class Study:
     def unused_tiers(self) -> list[str]:
         """Tiers that serve nothing."""
         return [tier for tier, role in self.settings.tiers.items() if role == "unused"]
+
+    @property
+    def validation_tiers(self) -> list[str]:
+        """Tiers whose repeated videos pick the best epoch."""
+        return [tier for tier, role in self.settings.tiers.items() if role == "select"]
 
     @property
     def test_tiers(self) -> list[str]:
@@ -91,7 +99,7 @@ class Study:
         return list(self.member_axes(system))
 
     def teacher(self, system: str, member: str) -> str | None:
-        """The member of the same system from which `member` learns, if it does."""
+        """The member of the same system and training set that teaches this one, if any does."""
         return self.systems[system].teacher_of(self.member_axes(system)[member])
 
     def training_set_of(self, system: str, protocol: str) -> TrainingSetName:
@@ -117,18 +125,28 @@ class Study:
             )
         )
 
+    def training_tiers(self, training_set: str, system: str) -> dict[str, list[str]]:
+        """Tiers to learn from by animal, animals in the order in which they take turns."""
+        return self._tiers(self._training_set(training_set, system).train)
+
     def training_animals(self, training_set: str, system: str) -> list[str]:
         """Animals that the members of a training set learn from (each gets a readout)."""
-        chosen = self._training_set(training_set, system).train
-        animals = self.group(chosen.animals)
-        named = [animal for animal in chosen.order if animal in animals]
-        return named + [animal for animal in animals if animal not in named]
+        return list(self.training_tiers(training_set, system))
 
-    def select_animals(self, training_set: str, system: str) -> list[str]:
-        """Animals whose trials pick the best epoch: those of `select` that are trained on."""
-        trained = self.training_animals(training_set, system)
-        selection = self._training_set(training_set, system).select
-        return [animal for animal in self.group(selection.animals) if animal in trained]
+    def select_tiers(self, training_set: str, system: str) -> dict[str, list[str]] | None:
+        """Tiers that pick the best epoch, by animal that is trained on; None: the left-out fold."""
+        chosen = self._training_set(training_set, system)
+        if chosen.fold_selects:
+            return None
+        trained = self.training_tiers(training_set, system)
+        return {a: tiers for a, tiers in self._tiers(chosen.select).items() if a in trained}
+
+    def fold(self, training_set: str, system: str, member: str) -> tuple[int, int] | None:
+        """The fold that a member leaves out of its training, and of how many; None without."""
+        folds = self._training_set(training_set, system).folds
+        if folds is None:
+            return None
+        return int(self.member_axes(system)[member][folds.axis]), folds.count
 
     def predicted_animals(self, protocol: str) -> list[str]:
         """Animals that a protocol predicts."""
@@ -153,8 +171,19 @@ class Study:
         }
         return [animal for animal in self.settings.animals if animal in named]
 
-    def _training_set(self, training_set: str, system: str) -> Any:
+    def _training_set(self, training_set: str, system: str) -> TrainingSet:
         return self.systems[system].training_sets[typing.cast(TrainingSetName, training_set)]
+
+    def _tiers(self, selections: Iterable[Selection]) -> dict[str, list[str]]:
+        """Tiers by animal of joined selections; an animal stands where it is named first."""
+        joined: dict[str, list[str]] = {}
+        for selection in selections:
+            animals = self.group(selection.animals)
+            named = [animal for animal in selection.order if animal in animals]
+            for animal in [*named, *(animal for animal in animals if animal not in named)]:
+                tiers = joined.setdefault(animal, [])
+                tiers += [tier for tier in selection.tiers if tier not in tiers]
+        return joined
 
     def _check_names(self) -> None:
         settings = self.settings
@@ -178,21 +207,46 @@ class Study:
         for system in self.systems.values():
             for name, training_set in system.training_sets.items():
                 for part in ("train", "select"):
-                    unknown = [
-                        t for t in getattr(training_set, part).tiers if t not in settings.tiers
-                    ]
-                    if unknown:
-                        raise self._error(
-                            system.name,
-                            f"training_sets.{name}.{part}.tiers: there is no tier {unknown[0]}; "
-                            f"tiers are {', '.join(settings.tiers)}",
-                        )
-                hidden = [t for t in training_set.train.tiers if settings.tiers[t] == "test"]
-                if hidden and training_set.train.animals != "public":
+                    self._check_selections(system, f"{name}.{part}", getattr(training_set, part))
+            self._check_folds(system)
+
+    def _check_selections(self, system: System, key: str, selections: list[Selection]) -> None:
+        roles = self.settings.tiers
+        for number, selection in enumerate(selections):
+            where = f"training_sets.{key}" + (f".{number}" if len(selections) > 1 else "")
+            unknown = [tier for tier in selection.tiers if tier not in roles]
+            if unknown:
+                raise self._error(
+                    system.name,
+                    f"{where}.tiers: there is no tier {unknown[0]}; tiers are {', '.join(roles)}",
+                )
+            hidden = [tier for tier in selection.tiers if roles[tier] == "test"]
+            if hidden and selection.animals != "public":
+                raise self._error(
+                    system.name,
+                    f"{where}: the responses of tier {hidden[0]} are withheld for some animals; "
+                    "choose animals: public or another tier",
+                )
+
+    def _check_folds(self, system: System) -> None:
+        members = system.member_axes()
+        for name, training_set in system.training_sets.items():
+            if (folds := training_set.folds) is None:
+                continue
+            if any(axes.get(folds.axis) not in range(folds.count) for axes in members.values()):
+                raise self._error(
+                    system.name,
+                    f"training_sets.{name}.folds: members need an axis {folds.axis} with values "
+                    f"from 0 to {folds.count - 1}",
+                )
+            for student, axes in members.items():
+                teacher = members.get(system.teacher_of(axes) or "", axes)
+                if teacher[folds.axis] != axes[folds.axis]:
                     raise self._error(
                         system.name,
-                        f"training_sets.{name}.train: the responses of tier {hidden[0]} are "
-                        "withheld for some animals; choose animals: public or another tier",
+                        f"training_sets.{name}.folds: {student} learns from a teacher of another "
+                        f"{folds.axis}, which saw the trials that {student} leaves out; a teacher "
+                        f"must not set the axis {folds.axis}",
                     )
 
     def _check_protocols(self) -> None:
@@ -217,12 +271,13 @@ class Study:
                 f"training_sets.{training_set}.train.animals: protocol {protocol} predicts "
                 f"{', '.join(untrained)}, which the members would not be trained on",
             )
-        if not self.select_animals(training_set, system):
+        if self.select_tiers(training_set, system) == {}:
+            groups = [group.animals for group in self._training_set(training_set, system).select]
             raise self._error(
                 system,
                 f"training_sets.{training_set}.select.animals: none of the study's animals "
                 f"({', '.join(self.settings.animals)}) can select the best epoch; add a "
-                f"{self._training_set(training_set, system).select.animals} one",
+                f"{' or '.join(groups)} one",
             )
 
     def _known(self, key: str, names: Iterable[str], known: Iterable[str], what: str) -> None:
@@ -249,14 +304,53 @@ def load_study(config: Mapping[str, Any], files: Sequence[Path] = ()) -> Study:
     Raises:
         ConfigurationError: anything wrong in the configuration or in a system file.
     """
-    origin = Origin([(Path(file), read_yaml(Path(file))) for file in files], config)
-    settings = validated(Settings, dict(config), origin)
+    contents = [(Path(file), read_yaml(Path(file))) for file in files]
+    config = _with_sources_of_one_kind(config, [content for _, content in contents])
+    origin = Origin(contents, config)
+    settings = validated(Settings, config, origin)
     folders, members = settings.systems_folders, settings.members
     systems = {
         name: load_system(name, folders=folders, members=members, origin=origin)
         for name in settings.systems
     }
-    return Study(settings, systems, origin)
+    return Study(settings, systems, origin, config["recordings"])
+
+
+def _with_sources_of_one_kind(
+    config: Mapping[str, Any], layers: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """`config` with every source of a recording rid of keys that belong to a kind it overrides.
+
+    A study that says `source: {kind: directory, path: ...}` means all of it; Snakemake merges
+    mappings key by key and so leaves the repository and commit of the layer below in it.
+    """
+    recordings = config.get("recordings")
+    if not isinstance(recordings, Mapping):
+        return dict(config)
+    cleaned = dict(recordings)
+    for animal, recording in recordings.items():
+        source = recording.get("source") if isinstance(recording, Mapping) else None
+        if not isinstance(source, Mapping):
+            continue
+        older: dict[str, Any] = {}
+        own: dict[str, Any] = {}
+        for layer in layers:
+            theirs: Any = layer
+            for key in ("recordings", animal, "source"):
+                theirs = theirs.get(key) if isinstance(theirs, Mapping) else None
+            if isinstance(theirs, Mapping):
+                if theirs.get("kind", own.get("kind")) != own.get("kind"):
+                    older, own = {**older, **own}, {}
+                own |= theirs
+        if source.get("kind") != own.get("kind"):  # from the command line
+            older, own = {**older, **own}, {}
+        kept = {
+            key: value
+            for key, value in source.items()
+            if key in own or key == "kind" or key not in older or value != older[key]
+        }
+        cleaned[animal] = {**recording, "source": kept}
+    return {**config, "recordings": cleaned}
 
 
 def read_study(*files: Path, overrides: Mapping[str, Any] | None = None) -> Study:

@@ -23,9 +23,8 @@ from sensorium_models.configuration import (
     validated,
 )
 from sensorium_models.recipes import Recipe
+from sensorium_models.training_sets import TrainingSet, TrainingSetName
 
-TrainingSetName = Literal["published", "clean"]
-AnimalGroup = Literal["public", "withheld", "all"]
 NormalisationScheme = Literal[
     "per_frame_published", "per_frame_train", "viv1t", "global_train", "none"
 ]
@@ -43,22 +42,6 @@ _SETTINGS_OF = {
     "shifter": "shifter_settings",
     "output": "output_settings",
 }
-
-
-class Selection(Section):
-    """Trials by animal group and tier; the group is narrowed to the animals of the study."""
-
-    animals: AnimalGroup
-    tiers: list[str] = Field(min_length=1)
-    # Whose turn it is when: batch statistics are dominated by the last animal.
-    order: list[str] = Field(default_factory=list)
-
-
-class TrainingSet(Section):
-    """What a member learns from (`train`) and what picks its best epoch (`select`)."""
-
-    train: Selection
-    select: Selection
 
 
 class Inputs(Section):

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from sensorium_models.ensemble import EnsembleError, build_ensemble
-from sensorium_models.evaluation.moments_file import MomentsError
+from sensorium_models.evaluation.leaderboard import leaderboard
+from sensorium_models.evaluation.moments_file import MomentsError, read_moments
 from sensorium_models.evaluation.responses import RecordedResponses
-from sensorium_models.evaluation.scores import SCHEMA, leaderboard, member_scores, score_member
+from sensorium_models.evaluation.scores import METRICS, SCHEMA, member_scores, score_member
 from sensorium_models.evaluation.subsets import (
     EnsembleMoments,
     ensemble_scores,
@@ -53,7 +54,7 @@ def fake_responses(animal: str) -> RecordedResponses:
             tier=np.array(tiers),
             stimulus_type=np.array(types),
             video=np.array(videos),
-            signature=np.array([f"content {video}" for video in videos]),
+            video_id=np.array([f"content {video}" for video in videos]),
             first_response_frame=np.array([-1 if t == "live_test_main" else 0 for t in tiers]),
         ),
         read=lambda modality, trial, start, stop: data[trial][start:stop],
@@ -98,6 +99,7 @@ def folder(tmp_path_factory, responses) -> Path:
         responses=responses,
         predictions=folder / "predictions.h5",
         moments=folder / "moments.h5",
+        mean=folder / "mean.h5",
         left_out={"A": {1}},
     )
     return folder
@@ -267,6 +269,21 @@ def test_impossible_subsets(folder, members, weights, message):
         subset_scores(moments, members=members, weights=weights)
 
 
+def test_the_mean_scores_like_a_member(folder):
+    """By its own moments, per video, the mean scores as by the members' cross-moments."""
+    by_video = member_scores(read_moments(folder / "mean.h5"))
+    with EnsembleMoments(folder / "moments.h5") as moments:
+        crossed = ensemble_scores(moments)
+    keys = ["animal", "tier", "stimulus_type", "neuron_id"]
+    ours, theirs = (rows.sort_values(keys).reset_index(drop=True) for rows in (by_video, crossed))
+    assert list(ours.columns) == list(theirs.columns)
+    for metric in METRICS:
+        # The mean is rounded to float32, 6e-8 of its value.
+        np.testing.assert_allclose(ours[metric], theirs[metric], rtol=0, atol=1e-6)
+    for name in (*keys, "trials", "videos", "frames", "trials_left_out", "reason"):
+        assert ours[name].astype(str).tolist() == theirs[name].astype(str).tolist()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -289,6 +306,7 @@ def test_members_that_differ_are_refused(tmp_path, responses, changes, message):
             responses=responses,
             predictions=output / "predictions.h5",
             moments=output / "moments.h5",
+            mean=output / "mean.h5",
         )
     assert not output.exists()
 
@@ -305,6 +323,7 @@ def test_failure_on_the_way_leaves_nothing(tmp_path, responses, monkeypatch):
             responses={"A": responses["A"], "F": broken},
             predictions=output / "predictions.h5",
             moments=output / "moments.h5",
+            mean=output / "mean.h5",
         )
     assert list(output.iterdir()) == []
 
@@ -317,6 +336,7 @@ def test_no_members(tmp_path, responses):
             responses=responses,
             predictions=tmp_path / "p.h5",
             moments=tmp_path / "m.h5",
+            mean=tmp_path / "mean.h5",
         )
 
 

@@ -38,9 +38,11 @@ class MemoryRecording:
             first_response_frame=column,
             tier=np.array(["oracle"] * 3),
             video=column,
+            video_id=np.array(["v"] * 3),
             signature=np.array(["s"] * 3),
             perceptual_hash=np.array(["p"] * 3),
             stimulus_type=np.array(["movie"] * 3),
+            pixel_type=np.array(["movie"] * 3),
         )
 
     def __enter__(self):
@@ -49,7 +51,7 @@ class MemoryRecording:
     def __exit__(self, *_):
         return None
 
-    def read(self, modality, trial, start=0, stop=None, *, out=None):
+    def read(self, modality, trial, start=0, stop=None, *, step=1, out=None):
         random = np.random.default_rng([trial, len(modality)])
         frames = self.lengths[trial]
         if modality == "video":
@@ -58,8 +60,8 @@ class MemoryRecording:
             width = self.neurons if modality == "responses" else 2
             values = random.gamma(1, 1, (frames, width)).astype(np.float32)
         if out is None:
-            return values[start:stop]
-        out[:] = values[start:stop]
+            return values[start:stop:step]
+        out[:] = values[start:stop:step]
         return out
 
     def statistics(self, source, modality, *, per_frame):

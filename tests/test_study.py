@@ -44,7 +44,9 @@ def test_training_sets_of_the_protocols(full: Study) -> None:
     assert full.training_animals("clean", "factorized_baseline") == full.group("public")
     assert full.training_animals("clean", "linear_nonlinear") == full.settings.animals
     # F-J's oracle movies are A-E's test movies, so they select nothing in the clean set.
-    assert full.select_animals("clean", "linear_nonlinear") == full.group("public")
+    assert full.select_tiers("clean", "linear_nonlinear") == {
+        animal: ["oracle"] for animal in full.group("public")
+    }
 
 
 def test_a_subset_needs_no_edit_of_the_repository() -> None:
@@ -54,6 +56,27 @@ def test_a_subset_needs_no_edit_of_the_repository() -> None:
     )
     assert study.trainings() == [("clean", "linear_nonlinear")]
     assert study.training_animals("clean", "linear_nonlinear") == ["A"]
+
+
+def test_a_source_of_another_kind_replaces_the_whole_source(tmp_path: Path) -> None:
+    study = tmp_path / "study.yaml"
+    study.write_text("recordings: {A: {source: {kind: directory, path: /data/A}}}")
+    source = read_study(REPOSITORY / "config.yaml", study).recording("A").source
+    assert source.model_dump() == {"kind": "directory", "path": Path("/data/A")}
+    overrides = {"recordings": {"A": {"source": {"kind": "simulated", "pair": "one", "seed": 3}}}}
+    again = read_study(REPOSITORY / "config.yaml", study, overrides=overrides).recording("A")
+    assert again.source.kind == "simulated"
+    # A key of the same kind still changes alone, and a wrong one is still refused.
+    mirror = {"recordings": {"B": {"source": {"commit": "master"}}}}
+    assert (
+        read_study(REPOSITORY / "config.yaml", overrides=mirror)
+        .recording("B")
+        .source.model_dump()["repository"]
+        .endswith("sensorium_2023_data")
+    )
+    wrong = {"recordings": {"A": {"source": {"commit": "master"}}}}
+    with pytest.raises(ConfigurationError, match=r"recordings\.A\.source\.commit: unknown key"):
+        read_study(REPOSITORY / "config.yaml", study, overrides=wrong)
 
 
 def test_extends_replaces_values_and_drops_settings_of_another_class(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from sensorium_models.evaluation.scores import METRICS, leaderboard
+from sensorium_models.evaluation.leaderboard import leaderboard
+from sensorium_models.evaluation.scores import METRICS
 from sensorium_models.jobs import job
 from sensorium_models.reporting import style
 from sensorium_models.reporting.leaderboard import draw

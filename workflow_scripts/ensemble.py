@@ -18,6 +18,7 @@ with job(snakemake) as study:
             responses=responses,
             predictions=Path(snakemake.output.predictions),
             moments=Path(snakemake.output.moments),
+            mean=Path(snakemake.output.mean),
             left_out=leaked_trials(
                 read_all_splits(snakemake.input.splits),
                 study.members(system),

@@ -1,4 +1,4 @@
-"""Find an archive that is here already and write the receipt that names it."""
+"""Write the receipt of an archive that is read where it lies."""
 
 from pathlib import Path
 
@@ -7,6 +7,6 @@ from sensorium_models.recordings import download
 
 with job(snakemake) as study:
     animal = snakemake.wildcards.animal
-    recording = study.recording(animal)
-    archive = download.locate(recording, study.settings.archives)
-    download.write_receipt(Path(snakemake.output.receipt), animal, recording.source, archive)
+    source = study.recording(animal).source
+    archive = download.locate(source)
+    download.write_receipt(Path(snakemake.output.receipt), animal, source, archive)

@@ -3,12 +3,18 @@
 from pathlib import Path
 
 from sensorium_models.jobs import job
+from sensorium_models.progress import tell
 from sensorium_models.recordings import download
+from sensorium_models.recordings.native import Resampling
 from sensorium_models.recordings.preprocess import write_store
+from sensorium_models.recordings.stimulus_types import type_notes
+from sensorium_models.recordings.store import Recording
 
 with job(snakemake) as study:
     animal = snakemake.wildcards.animal
     recording = study.recording(animal)
+    source = recording.source
+    native = source.kind == "native"
     write_store(
         archive=download.archive_of(Path(snakemake.input.receipt)),
         store=Path(snakemake.output.store),
@@ -21,4 +27,8 @@ with job(snakemake) as study:
         unused_tiers=study.unused_tiers,
         fingerprint=snakemake.params.fingerprint,
         stimulus_types=recording.stimulus_types,
+        resampling=Resampling(**source.resampling.model_dump()) if native else None,
     )
+    with Recording(Path(snakemake.output.store)) as written:
+        for note in type_notes(written.trials):
+            tell(f"Animal {animal}: {note}")

@@ -3,18 +3,23 @@
 from pathlib import Path
 
 from sensorium_models.jobs import job
-from sensorium_models.recordings.splits import Selection, split_table, write_splits
+from sensorium_models.recordings.splits import Fold, split_table, with_hashes, write_splits
 from sensorium_models.recordings.stimuli import videos_table
 from sensorium_models.recordings.store import Recording
 
 with job(snakemake) as study:
-    training_set, system = snakemake.wildcards.training_set, snakemake.wildcards.system
-    tiers = study.systems[system].training_sets[training_set]
+    training_set, system, member = (
+        snakemake.wildcards[name] for name in ("training_set", "system", "member")
+    )
+    recordings = [Recording(Path(store)) for store in snakemake.input.recordings]
+    fold = study.fold(training_set, system, member)
     table = split_table(
-        members=[snakemake.wildcards.member],
-        videos=videos_table([Recording(Path(store)) for store in snakemake.input.recordings]),
-        train=Selection(study.training_animals(training_set, system), tiers.train.tiers),
-        select=Selection(study.select_animals(training_set, system), tiers.select.tiers),
+        members=[member],
+        videos=with_hashes(videos_table(recordings), recordings),
+        train=study.training_tiers(training_set, system),
+        select=study.select_tiers(training_set, system),
         test_tiers=study.test_animals(training_set, system),
+        fold=Fold(*fold) if fold else None,
+        distilled=study.teacher(system, member) is not None,
     )
     write_splits(table, Path(snakemake.output.split))

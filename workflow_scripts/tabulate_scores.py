@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sensorium_models.evaluation.scores import leaderboard
+from sensorium_models.evaluation.leaderboard import leaderboard
 from sensorium_models.finished import by_system, read_record
 from sensorium_models.jobs import job
 from sensorium_models.reporting import tables

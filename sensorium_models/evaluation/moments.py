@@ -12,7 +12,11 @@ from typing import Literal
 
 import numpy as np
 
-from sensorium_models.evaluation.streaming import JointMoments, RepeatAverage
+from sensorium_models.evaluation.streaming import (
+    JointMoments,
+    RepeatAverage,
+    repeated_moments,
+)
 
 SIGNALS = ("prediction", "response")
 Reason = Literal["trained on", "responses withheld"]
@@ -106,12 +110,7 @@ class AnimalMoments:
                 before, or the video was finished.
         """
         where = f"trial {trial} (tier {tier}, video {video})"
-        expected = (len(prediction), self.neurons)
-        if response.shape != expected or prediction.shape != expected or not len(prediction):
-            raise ValueError(
-                f"response {response.shape} and prediction {prediction.shape} of {where} must both "
-                f"be (frames, {self.neurons} neurons), with at least one frame."
-            )
+        self._check(where, prediction, response)
         moments = JointMoments.of([prediction, response])
         if not moments.is_finite():
             which = "response" if np.isfinite(prediction).all() else "prediction"
@@ -123,6 +122,39 @@ class AnimalMoments:
         entry.trials[trial] = _joined(entry.trials.get(trial, []), [span], where)
         entry.single_trial.add(moments)
         entry.repeats.add([prediction, response], start=start)
+
+    def add_video(
+        self,
+        *,
+        tier: str,
+        stimulus_type: str,
+        video: str,
+        repeats: Mapping[int, tuple[np.ndarray, np.ndarray]],
+    ) -> None:
+        """Add all repeats of a video at once, which is quicker than trial by trial, and finish it.
+
+        Args:
+            repeats: by trial (prediction, response), both (frames, N), all scored frames, in the
+                score unit. Held in memory together: about 16 MB for a trial of 8,000 neurons.
+
+        Raises:
+            ValueError: as `add_trial`, or the video was added before.
+        """
+        where = f"tier {tier}, video {video}"
+        if (tier, stimulus_type, video) in self.videos:
+            raise ValueError(f"{where} was added before; every video is added once.")
+        for trial, (prediction, response) in repeats.items():
+            self._check(f"trial {trial} ({where})", prediction, response)
+        single, average = repeated_moments(list(repeats.values()))
+        if not single.is_finite():
+            for trial, signals in repeats.items():
+                for name, values in zip(SIGNALS, signals, strict=True):
+                    if not np.isfinite(values).all():
+                        raise ValueError(
+                            f"the {name} of trial {trial} ({where}) has values that are not finite."
+                        )
+        spans = {trial: [(0, len(response))] for trial, (_, response) in repeats.items()}
+        self.videos[tier, stimulus_type, video] = VideoMoments(single, None, average, spans)
 
     def exclude(self, *, tier: str, stimulus_type: str, trial: int, reason: Reason) -> None:
         """Record that a trial is not scored, and why."""
@@ -182,6 +214,14 @@ class AnimalMoments:
             else:
                 group.trials_withheld += 1
         return groups
+
+    def _check(self, where: str, prediction: np.ndarray, response: np.ndarray) -> None:
+        expected = (len(prediction), self.neurons)
+        if response.shape != expected or prediction.shape != expected or not len(prediction):
+            raise ValueError(
+                f"response {response.shape} and prediction {prediction.shape} of {where} must both "
+                f"be (frames, {self.neurons} neurons), with at least one frame."
+            )
 
     def _entry(self, tier: str, stimulus_type: str, video: str) -> VideoMoments:
         key = (tier, stimulus_type, video)

@@ -34,13 +34,12 @@ class RecordedResponses:
         self.tiers = [str(tier) for tier in trials.tier]
         self.stimulus_types = [str(name) for name in trials.stimulus_type]
         self.public = np.asarray(trials.first_response_frame) >= 0
-        # Repeats are the trials that the recording gives one video number; the number is replaced
-        # by the content of its first trial, so that a video has one name in all animals.
-        names: dict[int, str] = {}
-        self.videos = [
-            names.setdefault(int(number), str(signature))
-            for number, signature in zip(trials.video, trials.signature, strict=True)
-        ]
+        # Repeats within the animal share it, and a video has one name in all animals.
+        self.videos = [str(name) for name in trials.video_id]
+
+    def frames(self, trial: int) -> int:
+        """Valid frames of a trial."""
+        return int(self._recording.trials.frames[trial])
 
     def read(self, trial: int, start: int, stop: int) -> np.ndarray:
         """Responses (stop - start, N) of absolute frames [start, stop) in the score unit.
@@ -51,17 +50,25 @@ class RecordedResponses:
         where = f"frames {start}..{stop - 1} of animal {self.animal}, trial {trial}"
         raw = self._recording.read("responses", trial, start, stop)
         if len(self._precision) == 1:
-            return raw * self._precision
+            return _scaled(raw, self._precision)
         if stop > len(self._precision):
             raise ValueError(
                 f"{where} cannot be scored in unit {self.unit!r}, which is defined for the first "
                 f"{len(self._precision)} frames of a trial only. Set a cap on the frames."
             )
-        return raw * self._precision[start:stop]
+        return _scaled(raw, self._precision[start:stop])
 
     def close(self) -> None:
         """Close the recording."""
         self._recording.close()
+
+
+def _scaled(raw: np.ndarray, precision: np.ndarray) -> np.ndarray:
+    """raw * precision, in place where that loses nothing: `raw` was read for this purpose."""
+    if raw.dtype == precision.dtype and raw.flags.writeable:
+        raw *= precision
+        return raw
+    return raw * precision
 
 
 @contextmanager

@@ -1,11 +1,10 @@
 """Score tables: one row per neuron x tier x stimulus type x member, and the leaderboard over them.
 
 From a prediction file and the recordings to moments (`score_member`), from moments to rows
-(`member_scores`), from rows to one line per member, track and tier (`leaderboard`). Aggregation:
-specs/metrics.md sections 2 and 4. A tier with withheld responses is never scored.
+(`member_scores`). A tier with withheld responses is never scored. Aggregation: `leaderboard`.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,15 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from sensorium_models import files
+from sensorium_models.evaluation.ceiling import (
+    CEILINGS,
+    RELATIVE_SCORES,
+    ceilings,
+    relative_scores,
+)
+from sensorium_models.evaluation.ceiling_file import AnimalRepeats
 from sensorium_models.evaluation.correlation import (
-    animal_mean,
     correlation,
-    mean_over_types,
-    pooled,
 )
 from sensorium_models.evaluation.moments import AnimalMoments, Group, GroupMoments, Moments
 from sensorium_models.evaluation.responses import RecordedResponses, scoring_plan
@@ -28,11 +31,6 @@ from sensorium_models.predictions import Predictions
 from sensorium_models.progress import track
 
 METRICS = ("single_trial_correlation", "correlation_to_average")
-TRACKS: Mapping[str, tuple[str, ...]] = {
-    "main": ("live_test_main", "final_test_main"),
-    "bonus": ("live_test_bonus", "final_test_bonus"),
-    "oracle": ("oracle",),
-}
 # Who was scored and how; the same in every row of one member.
 LABELS = ("protocol", "training_set", "system", "member", "score_unit", "frame_convention")
 
@@ -42,7 +40,8 @@ SCHEMA = pa.schema(
         *[(name, _TEXT) for name in ("protocol", "training_set", "system", "member", "animal")],
         ("neuron_id", pa.int64()),
         *[(name, _TEXT) for name in ("tier", "stimulus_type")],
-        *[(name, pa.float64()) for name in METRICS],
+        *[(name, pa.float64()) for name in (*METRICS, *RELATIVE_SCORES, *CEILINGS)],
+        ("reliable", pa.bool_()),
         *[(name, pa.int64()) for name in ("trials", "videos", "frames", "trials_left_out")],
         *[(name, _TEXT) for name in ("reason", "score_unit", "frame_convention")],
     ]
@@ -102,28 +101,70 @@ def matching(
     return found
 
 
-def member_scores(moments: Moments) -> pd.DataFrame:
+def member_scores(
+    moments: Moments,
+    *,
+    repeats: Mapping[str, AnimalRepeats] | None = None,
+    reliable_variance: float = 0.0,
+) -> pd.DataFrame:
     """Tidy rows of one member, columns as in `SCHEMA`.
 
     One row per neuron, tier and stimulus type. Where no trial could be scored there is one row per
     animal, tier and type instead: neuron id and values null, `reason` says why.
+
+    Args:
+        repeats: by animal, statistics of the same trials in the same unit; ceilings and scores
+            relative to them are of the videos that this member is scored on, and null without.
+        reliable_variance: a neuron is `reliable` from this explainable variance on.
+
+    Raises:
+        ValueError: the statistics lack a video or are of other neurons.
     """
     labels = {name: moments.attributes[name] for name in LABELS}
-    return score_rows(
-        labels,
-        {
-            animal: (content.neuron_ids, content.groups())
-            for animal, content in sorted(moments.animals.items())
-        },
-    )
+    animals, extra = {}, {}
+    for animal, content in sorted(moments.animals.items()):
+        groups = content.groups()
+        animals[animal] = content.neuron_ids, groups
+        if repeats is not None:
+            extra[animal] = {
+                key: _ceiling_columns(animal, content, key, group, repeats, reliable_variance)
+                for key, group in groups.items()
+                if group.frames
+            }
+    return score_rows(labels, animals, extra=extra)
+
+
+def _ceiling_columns(
+    animal: str,
+    content: AnimalMoments,
+    key: Group,
+    group: GroupMoments,
+    repeats: Mapping[str, AnimalRepeats],
+    reliable_variance: float,
+) -> dict[str, np.ndarray]:
+    known = repeats.get(animal)
+    videos = {video for tier, kind, video in content.videos if (tier, kind) == key}
+    missing = [video for video in videos if known is None or (*key, video) not in known.videos]
+    if known is None or missing or not np.array_equal(known.neuron_ids, content.neuron_ids):
+        raise ValueError(
+            f"the ceilings of animal {animal}, tier {key[0]}, are of other neurons or videos than "
+            "its scores; make them again from the same recordings."
+        )
+    statistics = known.group(key, videos)
+    columns = {**ceilings(statistics), **relative_scores(group, statistics)}
+    return {**columns, "reliable": columns["explainable_variance"] >= reliable_variance}
 
 
 def score_rows(
     labels: Mapping[str, Any],
     animals: Mapping[str, tuple[np.ndarray, Mapping[Group, GroupMoments]]],
     weights: np.ndarray | None = None,
+    extra: Mapping[str, Mapping[Group, Mapping[str, np.ndarray]]] | None = None,
 ) -> pd.DataFrame:
-    """Tidy rows from grouped moments; `weights` as in `correlation` for ensembles."""
+    """Tidy rows from grouped moments; `weights` as in `correlation` for ensembles.
+
+    `extra` holds further columns by animal and group; what nobody gives is null.
+    """
     parts = []
     for animal, (neuron_ids, groups) in animals.items():
         for (tier, stimulus_type), group in groups.items():
@@ -133,6 +174,9 @@ def score_rows(
                 METRICS, (group.single_trial, group.repeat_average), strict=True
             ):
                 columns[metric] = correlation(moments, weights) if moments.count else np.nan
+            given = (extra or {}).get(animal, {}).get((tier, stimulus_type), {})
+            columns |= {name: given.get(name, np.nan) for name in (*RELATIVE_SCORES, *CEILINGS)}
+            columns["reliable"] = given.get("reliable", pd.NA)
             columns |= {
                 "animal": animal,
                 "tier": tier,
@@ -144,14 +188,18 @@ def score_rows(
                 "reason": None if scored else _reason(group),
             }
             part = pd.DataFrame(columns)
-            parts.append(part.astype({"neuron_id": "Int64", "reason": "object"}))
+            parts.append(
+                part.astype({"neuron_id": "Int64", "reason": "object", "reliable": "boolean"})
+            )
     if not parts:
         parts = [pd.DataFrame(columns=SCHEMA.names)]
     rows = pd.concat(parts, ignore_index=True)
     for name, value in labels.items():
         rows[name] = value
     texts = [name for name in SCHEMA.names if SCHEMA.field(name).type == _TEXT]
-    return rows[SCHEMA.names].astype(dict.fromkeys(texts, "category") | {"neuron_id": "Int64"})
+    return rows[SCHEMA.names].astype(
+        dict.fromkeys(texts, "category") | {"neuron_id": "Int64", "reliable": "boolean"}
+    )
 
 
 def write_scores(path: Path, rows: pd.DataFrame) -> None:
@@ -159,70 +207,6 @@ def write_scores(path: Path, rows: pd.DataFrame) -> None:
     table = pa.Table.from_pandas(rows, schema=SCHEMA, preserve_index=False)
     with files.replacing(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
-
-
-def track_of(tier: str) -> str:
-    """Track of a tier; tiers that SENSORIUM 2023 does not have are a track of their own."""
-    return next((track for track, tiers in TRACKS.items() if tier in tiers), tier)
-
-
-def leaderboard(scores: pd.DataFrame) -> pd.DataFrame:
-    """One row per system, member (or "ensemble") and tier, best first within a tier.
-
-    Columns: the labels; track, tier; each metric aggregated as the paper does (neurons of all
-    animals pooled within a stimulus type, then mean over types), `*_animal_mean` (within a type
-    mean of animal means, then mean over types) and `*_types_pooled` (one mean over all rows);
-    animals scored, stimulus types, neurons, trials, trials left out; reason where no value is.
-    """
-    rows = []
-    keys = [*LABELS, "tier"]
-    for key, part in scores.groupby(keys, observed=True, sort=False):
-        labels = dict(zip(keys, map(str, key), strict=True))
-        scored = part[part["neuron_id"].notna()]
-        counts = part.groupby(["animal", "stimulus_type"], observed=True)[
-            ["trials", "trials_left_out"]
-        ].first()
-        row: dict[str, Any] = {"track": track_of(labels["tier"]), **labels}
-        for metric in METRICS:
-            row[metric] = _by_types(scored, metric, pooled)
-        for metric in METRICS:
-            row[f"{metric}_animal_mean"] = _by_types(scored, metric, animal_mean)
-        for metric in METRICS:
-            row[f"{metric}_types_pooled"] = scored[metric].mean()
-        rows.append(
-            row
-            | {
-                "animals": " ".join(sorted(map(str, scored["animal"].unique()))),
-                "stimulus_types": " ".join(sorted(map(str, scored["stimulus_type"].unique()))),
-                "neurons": len(scored[["animal", "neuron_id"]].drop_duplicates()),
-                **counts.sum().astype(int).to_dict(),
-                "reason": None if len(scored) else "; ".join(sorted(part["reason"].unique())),
-            }
-        )
-    if not rows:
-        raise ValueError("there are no score rows to make a leaderboard of.")
-    order = [tier for tiers in TRACKS.values() for tier in tiers]
-    board = pd.DataFrame(rows)
-    position = board["tier"].map(lambda tier: order.index(tier) if tier in order else len(order))
-    return (
-        board.assign(_position=position)
-        .sort_values(
-            ["protocol", "_position", "tier", METRICS[0], "system", "member"],
-            ascending=[True, True, True, False, True, True],
-        )
-        .drop(columns="_position")
-        .reset_index(drop=True)
-    )
-
-
-def _by_types(
-    scored: pd.DataFrame, metric: str, aggregate: Callable[[Mapping[str, np.ndarray]], float]
-) -> float:
-    by_type: dict[str, dict[str, np.ndarray]] = {}
-    for key, values in scored.groupby(["stimulus_type", "animal"], observed=True)[metric]:
-        stimulus_type, animal = map(str, key)
-        by_type.setdefault(stimulus_type, {})[animal] = values.to_numpy()
-    return mean_over_types({name: aggregate(animals) for name, animals in by_type.items()})
 
 
 def _reason(group: GroupMoments) -> str:
@@ -247,15 +231,9 @@ def _animal_moments(
         for video, repeats in by_video.items()
     ]
     for tier, stimulus_type, video, repeats in track(videos, f"score {animal}", unit="video"):
+        signals = {}
         for trial in repeats:
             prediction = file.read(animal, trial)
-            moments.add_trial(
-                tier=tier,
-                stimulus_type=stimulus_type,
-                video=video,
-                trial=trial,
-                response=responses.read(trial, start, start + len(prediction)),
-                prediction=prediction,
-            )
-        moments.videos[tier, stimulus_type, video].finish()
+            signals[trial] = prediction, responses.read(trial, start, start + len(prediction))
+        moments.add_video(tier=tier, stimulus_type=stimulus_type, video=video, repeats=signals)
     return moments

@@ -101,6 +101,76 @@ class JointMoments:
         return bool(np.isfinite(self.products).all())
 
 
+def repeated_moments(
+    repeats: Sequence[Sequence[np.ndarray]],
+) -> tuple[JointMoments, JointMoments]:
+    """Joint moments of S signals over all repeats of one video, and of their average over repeats.
+
+    The same as `JointMoments.of` for every repeat and `RepeatAverage` over them (frames that some
+    repeat lacks are dropped from the average), but with everything about one block of neurons done
+    while it is in the cache: each value is fetched from memory once.
+
+    Args:
+        repeats: for every repeat the S signals, each (frames, N) float32; at least one repeat.
+    """
+    signals, neurons = len(repeats[0]), repeats[0][0].shape[1]
+    common = min(len(repeat[0]) for repeat in repeats)
+    single, average = (JointMoments.empty(signals, neurons) for _ in range(2))
+    single.count = sum(len(repeat[0]) for repeat in repeats)
+    average.count = common
+    pairs = list(zip(*packed_pairs(signals), strict=True))
+    longest = max(len(repeat[0]) for repeat in repeats)
+    width = max(64, BLOCK_BYTES // (8 * longest * signals) // 8 * 8)
+    for first in range(0, neurons, width):
+        columns = slice(first, first + width)
+        # Deviations are from a value near the mean, so that the correction below is a small one.
+        # The mean of equal numbers is that number: a constant signal deviates by exactly zero.
+        near = [signal[::8, columns].mean(axis=0, dtype=np.float64) for signal in repeats[0]]
+        wide = near[0].size
+        sums, squares = np.zeros((signals, wide)), np.zeros((len(pairs), wide))
+        total = np.zeros((signals, common, wide))
+        block = np.empty((signals, longest, wide))
+        for repeat in repeats:
+            frames = len(repeat[0])
+            part = block[:, :frames]
+            for row, signal in enumerate(repeat):
+                part[row] = signal[:, columns]
+                part[row] -= near[row]
+            _accumulate(part, pairs, sums, squares)
+            total += part[:, :common]
+        _settle(single, columns, np.stack(near), sums, squares)
+        if len(repeats) > 1:
+            total /= len(repeats)
+            sums[:], squares[:] = 0, 0
+            _accumulate(total, pairs, sums, squares)
+            _settle(average, columns, np.stack(near), sums, squares)
+    if len(repeats) == 1:
+        average = JointMoments(single.count, single.mean.copy(), single.products.copy())
+    return single, average
+
+
+def _accumulate(
+    block: np.ndarray, pairs: Sequence[tuple[int, int]], sums: np.ndarray, squares: np.ndarray
+) -> None:
+    """Add sums and sums of products over the frames of (S, frames, N)."""
+    for row, signal in enumerate(block):
+        sums[row] += np.einsum("tn->n", signal)
+    for index, (i, j) in enumerate(pairs):
+        squares[index] += np.einsum("tn,tn->n", block[i], block[j])
+
+
+def _settle(
+    moments: JointMoments, columns: slice, near: np.ndarray, sums: np.ndarray, squares: np.ndarray
+) -> None:
+    """Turn sums of deviations from `near` (S, N) into means and centred products."""
+    rows, others = packed_pairs(len(near))
+    moments.mean[:, columns] = near + sums / moments.count
+    centred = squares - sums[rows] * sums[others] / moments.count
+    diagonal = rows == others
+    centred[diagonal] = np.maximum(centred[diagonal], 0)  # a variance, up to rounding
+    moments.products[:, columns] = centred
+
+
 class RepeatAverage:
     """Frame-wise average of S signals over the repeats of one video, as running sums.
 

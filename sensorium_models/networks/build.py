@@ -5,7 +5,6 @@ starts. Trained networks on disk: `members`.
 """
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any, cast
 
@@ -18,7 +17,7 @@ from sensorium_models.networks.construction import construct, resolved
 from sensorium_models.networks.encoder import AnimalFacts, Encoder
 from sensorium_models.networks.inputs import CHANNELS_OF, AnimalInputs, padded_shape
 from sensorium_models.networks.outputs import OUTPUTS, Output
-from sensorium_models.recordings.archives import open_archive
+from sensorium_models.recordings.frame_shape import frame_shape_of
 from sensorium_models.recordings.normalisation import (
     Affine,
     Normalisation,
@@ -120,7 +119,7 @@ def check_study(study: Study) -> None:
     for animal in study.settings.animals:
         if hasattr(nn.ModuleDict, animal):
             raise ConfigurationError(f"animals: {animal} is a reserved word; use another name")
-    frame_shape = _frame_shape(study)
+    frame_shape = frame_shape_of(study)
     for name, system in study.systems.items():
         check(
             system,
@@ -128,21 +127,6 @@ def check_study(study: Study) -> None:
             file=str(study.system_file(name)),
             first_scored_frame=study.settings.scored_frames.first,
         )
-
-
-def _frame_shape(study: Study) -> tuple[int, int]:
-    """Height and width of the study's frames: of a store, else of an archive, else SENSORIUM's."""
-    for animal in study.settings.animals:
-        # What cannot be read now is told, or made again, by the rule that needs it.
-        path = study.settings.results / "recordings" / f"{animal}.h5"
-        with suppress(ValueError, OSError), Recording(path) as store:
-            return store.frame_shape
-        source = study.recording(animal).source
-        if source.kind == "directory":
-            with suppress(ValueError, OSError), open_archive(source.path) as archive:
-                height, width = archive.leading_shape("video")
-                return height, width
-    return 36, 64
 
 
 def build_encoder(system: System, facts: Mapping[str, AnimalFacts], *, seed: int) -> Encoder:

@@ -9,6 +9,7 @@ import math
 import re
 import stat
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tokenize import TokenError
@@ -65,11 +66,14 @@ def open_source(path: Path) -> Source:
     return _Folder(path) if path.is_dir() else _Zip(path)
 
 
-def read_header(stream: IO[bytes], *, entry_bytes: int, kinds: str) -> ArrayHeader:
+def read_header(
+    stream: IO[bytes], *, entry_bytes: int, kinds: str, largest: int = LARGEST_ARRAY_BYTES
+) -> ArrayHeader:
     """Read the header of a .npy file of `entry_bytes`; the stream is then at its first number.
 
     Args:
         kinds: letters of the numpy kinds that are allowed, such as "biuf".
+        largest: bytes that the array may have.
 
     Raises:
         HeaderError: not a .npy file, another kind, or numbers that are not as long as they should.
@@ -98,12 +102,22 @@ def read_header(stream: IO[bytes], *, entry_bytes: int, kinds: str) -> ArrayHead
             f"says shape {header.shape} and dtype {dtype}, which is {header.nbytes} bytes, but"
             f" {entry_bytes - stream.tell()} bytes follow its header. {COPY_AGAIN}"
         )
-    if header.nbytes > LARGEST_ARRAY_BYTES:
+    if header.nbytes > largest:
         raise HeaderError(
-            f"is {header.nbytes} bytes long; one array may have {LARGEST_ARRAY_BYTES} at most."
+            f"is {header.nbytes} bytes long; one array may have {largest} at most."
             " Cut the recording into shorter trials."
         )
     return header
+
+
+def folder_checksum(root: Path, sizes: Mapping[str, int]) -> str:
+    """SHA-256 over sorted names, sizes and contents of the files of a folder."""
+    total = hashlib.sha256()
+    for name in sorted(sizes):
+        with (root / name).open("rb") as stream:
+            content = hashlib.file_digest(stream, "sha256").hexdigest()
+        total.update(f"{name}\0{sizes[name]}\0{content}\n".encode())
+    return total.hexdigest()
 
 
 class _Zip:
@@ -209,12 +223,7 @@ class _Folder:
         return (self._root / name).open("rb")
 
     def checksum(self) -> str:
-        total = hashlib.sha256()
-        for name in sorted(self.sizes):
-            with (self._root / name).open("rb") as stream:
-                content = hashlib.file_digest(stream, "sha256").hexdigest()
-            total.update(f"{name}\0{self.sizes[name]}\0{content}\n".encode())
-        return total.hexdigest()
+        return folder_checksum(self._root, self.sizes)
 
     def close(self) -> None:
         """Nothing stays open between reads of a folder."""

@@ -149,17 +149,27 @@ def empty_clip(
     )
 
 
-def fill_clip(recordings: Mapping[str, Recording], places: Places, clip: Clip) -> None:
-    """Read the recorded values of `empty_clip` at the same `places`, see `read_clips`."""
-    for row, animal in enumerate(places.animal):
-        store = recordings[animal]
+def fill_clip(
+    recordings: Mapping[str, Recording],
+    places: Places,
+    clip: Clip,
+    *,
+    rows: Sequence[int] | None = None,
+) -> None:
+    """Read the recorded values of `empty_clip` at the same `places`, see `read_clips`.
+
+    `rows`: of which clips (and their partners); None reads all.
+    """
+    rows = range(len(places.animal)) if rows is None else rows
+    for row in rows:
+        store = recordings[places.animal[row]]
         _fill(store, "video", places, row, clip.video[row, 0])
         for modality in ("behavior", "pupil_center", "responses"):
             values = getattr(clip, modality)
             if values is not None:
                 _fill(store, modality, places, row, values[row])
     if places.partner is not None and clip.partner is not None:
-        fill_clip(recordings, places.partner, clip.partner)
+        fill_clip(recordings, places.partner, clip.partner, rows=rows)
 
 
 def clip_bytes(recording: Recording, frames: int) -> int:

@@ -4,47 +4,46 @@ The receipt is what the workflow tracks; the archive itself may be large, shared
 """
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from sensorium_models import files
-from sensorium_models.recordings.archives import ArchiveError, open_archive
-from sensorium_models.settings import Recording, Source
+from sensorium_models.recordings.archives import ArchiveError
+from sensorium_models.recordings.sources import open_recording
+from sensorium_models.settings import DirectorySource, NativeSource, Source
 
-_GIN = "https://gin.g-node.org"
 
-
-def locate(recording: Recording, archives: Path) -> Path:
-    """The archive of a recording that is on this machine already.
+def locate(source: DirectorySource | NativeSource) -> Path:
+    """The archive or folder that a recording is read from in place.
 
     Raises:
-        ArchiveError: it is not there; the message says where it should be and where to get it.
+        ArchiveError: it is not there.
     """
-    source = recording.source
-    if source.kind == "directory":
-        if not source.path.exists():
-            raise ArchiveError(
-                f"{source.path}: there is no such archive or folder; mend the path under "
-                "recordings."
-            )
-        return source.path
-    archive = archives / f"{recording.folder}.zip"
-    if not archive.is_file():
-        place = f"{_GIN}/{source.repository}" if source.kind == "gin" else "its simulation"
+    if not source.path.exists():
         raise ArchiveError(
-            f"{archive}: is not there. Download {recording.folder}.zip from {place} "
-            "into the folder of archives, or point archives: to where it is."
+            f"{source.path}: there is no such archive or folder; mend the path under recordings."
         )
-    return archive
+    return source.path
 
 
-def write_receipt(receipt: Path, animal: str, source: Source, archive: Path) -> None:
+def write_receipt(
+    receipt: Path,
+    animal: str,
+    source: Source,
+    archive: Path,
+    published: Mapping[str, Any] | None = None,
+) -> None:
     """Open the archive, take its checksum, and write the receipt.
+
+    Args:
+        published: what its publisher says of a downloaded archive, and how it came here.
 
     Raises:
         ArchiveError: the archive cannot be read.
     """
-    with open_archive(archive) as opened:
+    with open_recording(archive) as opened:
         content = {
             "animal": animal,
             "archive": str(archive.resolve()),
@@ -52,6 +51,7 @@ def write_receipt(receipt: Path, animal: str, source: Source, archive: Path) -> 
             "checksum": opened.checksum(),
             "bytes": opened.uncompressed_bytes,
             "source": source.model_dump(mode="json"),
+            "published": dict(published) if published else None,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
         }
     files.write_json(receipt, content)

@@ -1,4 +1,4 @@
-"""From a released archive to the recording store: one pass over the trials in bounded memory.
+"""From a recording to its store: one pass over the trials in bounded memory.
 
 Contiguous HDF5 datasets cannot grow, so the lengths of all trials must be known before the first
 frame is written. They nearly always can be read off the first row of every array (a few kB each,
@@ -16,14 +16,19 @@ import numpy as np
 
 from sensorium_models import files
 from sensorium_models.progress import track
-from sensorium_models.recordings import stimuli
+from sensorium_models.recordings import identity, repeats
 from sensorium_models.recordings.archives import (
     PUBLISHED_STATISTICS,
-    Archive,
     ArchiveError,
-    open_archive,
 )
+from sensorium_models.recordings.native import NativeRecording, Resampling
+from sensorium_models.recordings.sources import TrialSource, open_recording
 from sensorium_models.recordings.statistics import RunningStatistics
+from sensorium_models.recordings.stimulus_types import (
+    UNUSED_TIER,
+    stimulus_type,
+    type_from_pixels,
+)
 from sensorium_models.recordings.store import SCHEMA_VERSION, WITHHELD
 from sensorium_models.recordings.store_layout import (
     DIGEST_BYTES,
@@ -38,8 +43,6 @@ from sensorium_models.recordings.store_layout import (
 )
 from sensorium_models.recordings.trial_arrays import NotIntegralError, first_plan, read_trial
 
-_RESAMPLING = "identity: the archive's frames are taken one for one"
-
 
 def write_store(
     *,
@@ -51,21 +54,25 @@ def write_store(
     known_tiers: Sequence[str],
     withheld_tiers: Sequence[str],
     train_tier: str = "train",
-    unused_tiers: Collection[str] = (stimuli.UNUSED_TIER,),
+    unused_tiers: Collection[str] = (UNUSED_TIER,),
     stimulus_types: Mapping[str, Sequence[str]] | None,
     fingerprint: str = "",
+    resampling: Resampling | None = None,
 ) -> None:
-    """Write the recording store of one animal from its archive (zip or folder), atomically.
+    """Write the recording store of one animal, atomically.
 
     Args:
+        archive: a released archive (zip or folder), or the folder of a recording at native rates.
         neurons: how many the animal must have according to the study; None takes what there is.
-        frame_rate_hz: of the archive's frames, recorded in the store.
+        frame_rate_hz: of the store; a released archive has it already, which is checked.
         known_tiers: tiers that may occur.
         withheld_tiers: tiers whose responses the publisher withholds (zeros): not stored. They
             never shorten a trial. Responses that are zero throughout any other tier are an error.
         train_tier: the tier of the store's own statistics.
         unused_tiers: tiers that serve nothing: kept, but without video id, and may be silent.
         fingerprint: of the configuration, kept in the store.
+        resampling: of a recording at native rates; its trials with gaps go into the first of
+            `unused_tiers`.
         stimulus_types: per tier the types that this animal shows in it; other tiers show movies.
 
     Raises:
@@ -74,7 +81,13 @@ def write_store(
     """
     if not frame_rate_hz > 0:
         raise ValueError(f"The frame rate of animal {animal} is {frame_rate_hz} Hz; give its rate.")
-    with open_archive(archive) as source:
+    with open_recording(
+        archive,
+        frame_rate_hz=frame_rate_hz,
+        resampling=resampling,
+        masked_tier=next(iter(unused_tiers), None),
+        withheld_tiers=withheld_tiers,
+    ) as source:
         _check_tiers(source, known_tiers, train_tier)
         if neurons is not None and neurons != len(source.neuron_ids):
             raise ArchiveError(
@@ -92,8 +105,8 @@ def write_store(
             "source": source.path.name,
             "source_checksum": source.checksum(),
             "frame_rate_hz": float(frame_rate_hz),
-            "resampling": _RESAMPLING,
             "fingerprint": fingerprint,
+            **_resampling(source, plan, frame_rate_hz),
         }
         types = stimulus_types or {}
         with disk_full_said(store, needed), files.replacing(store) as temporary:
@@ -107,7 +120,20 @@ def write_store(
                 _write(source, temporary, plan, train_tier, unused_tiers, types, attributes)
 
 
-def _check_tiers(source: Archive, known: Sequence[str], train_tier: str) -> None:
+def _resampling(source: TrialSource, plan: Plan, frame_rate_hz: float) -> dict[str, str]:
+    """How the frames came to the store's rate; of an archive, what `first_plan` has proved."""
+    if isinstance(source, NativeRecording):
+        return source.resampling
+    seconds = float(np.median(plan.frames)) / frame_rate_hz
+    return {
+        "resampling": f"none: released at {frame_rate_hz:g} Hz",
+        "resampling_proof": f"in all {len(plan.frames)} trials {', '.join(source.modalities)} have"
+        " one number of frames and none has a rate of its own; half of the trials last"
+        f" {seconds:.2f} s or longer; frames are stored one for one",
+    }
+
+
+def _check_tiers(source: TrialSource, known: Sequence[str], train_tier: str) -> None:
     unknown = np.flatnonzero(~np.isin(source.tiers, list(known)))
     if len(unknown):
         raise ArchiveError(
@@ -123,7 +149,7 @@ def _check_tiers(source: Archive, known: Sequence[str], train_tier: str) -> None
 
 
 def _write(
-    source: Archive,
+    source: TrialSource,
     temporary: Path,
     plan: Plan,
     train_tier: str,
@@ -143,8 +169,8 @@ def _write(
         for modality in source.modalities
     }
     found = np.zeros_like(plan.frames)
-    signatures: list[str] = []
-    hashes: list[str] = []
+    seen: dict[str, list[Any]] = {name: [] for name in ("signature", "content", "hash", "type")}
+    means: list[np.ndarray] = []
     responding: dict[str, bool] = {}
     offsets = create(temporary, layout, attributes)
     with temporary.open("r+b", buffering=0) as file:
@@ -163,16 +189,20 @@ def _write(
                 _hash(digest, f"{trial} {modality}", values)
                 if training[trial]:
                     statistics[modality].add(values)
+            means.append(repeats.quadrant_means(shown_video))
+            fill(file, offsets["video_means"] + row * means[-1][0].nbytes, means[-1][:frames])
             row += frames
             if not withheld:
                 response_row += frames
                 tier = str(source.tiers[trial])
                 responding[tier] = responding.get(tier, False) or bool(arrays["responses"].any())
             # A video is what was shown, also where behaviour or responses end before it.
-            signatures.append(stimuli.signature(shown_video))
-            hashes.append(stimuli.perceptual_hash(shown_video))
+            seen["signature"].append(identity.signature(shown_video))
+            seen["content"].append(identity.content_id(shown_video))
+            seen["hash"].append(identity.perceptual_hash(shown_video))
+            seen["type"].append(type_from_pixels(shown_video))
         _check_responding(source, responding, unused)
-        table = _trials_table(source, plan, found, signatures, hashes, types, unused)
+        table = _trials_table(source, plan, found, seen, means, types, unused)
         for name, values in table.items():
             shape, dtype = layout[name]
             fill(file, offsets[name], values.astype(dtype).reshape(shape))
@@ -188,7 +218,7 @@ def _write(
 
 
 def _check_responding(
-    source: Archive, responding: Mapping[str, bool], unused: Collection[str]
+    source: TrialSource, responding: Mapping[str, bool], unused: Collection[str]
 ) -> None:
     silent = [tier for tier, any_response in responding.items() if not any_response]
     silent = [tier for tier in silent if tier not in unused]
@@ -202,11 +232,11 @@ def _check_responding(
 
 
 def _trials_table(
-    source: Archive,
+    source: TrialSource,
     plan: Plan,
     frames: np.ndarray,
-    signatures: Sequence[str],
-    hashes: Sequence[str],
+    seen: Mapping[str, Sequence[str]],
+    means: Sequence[np.ndarray],
     types: Mapping[str, Sequence[str]],
     unused: Collection[str],
 ) -> dict[str, np.ndarray]:
@@ -215,24 +245,34 @@ def _trials_table(
     names = [
         "unknown"
         if tier in unused
-        else stimuli.stimulus_type(int(length), tier, types.get(tier, ()))
-        for length, tier in zip(frames, tiers, strict=True)
+        else stimulus_type(by_pixels, int(length), tier, types.get(tier, ()))
+        for by_pixels, length, tier in zip(seen["type"], frames, tiers, strict=True)
     ]
+
+    def shown(trial: int) -> np.ndarray:
+        return read_trial(source, trial, bool(plan.withheld[trial]), plan.video_dtype)[1]
+
+    numbers = repeats.within_animal_ids(
+        seen["signature"], tiers, unused, repeats.first_match(means, shown)
+    )
+    ids = identity.video_ids(numbers, seen["content"], seen["signature"])
     return {
         "trials/first_frame": np.cumsum(frames) - frames,
         "trials/frames": frames,
         "trials/first_response_frame": np.where(
             plan.withheld, WITHHELD, np.cumsum(stored) - stored
         ),
-        "trials/video": stimuli.within_animal_ids(signatures, tiers, unused),
+        "trials/video": numbers,
         "trials/tier": np.char.encode(tiers, "utf-8"),
-        "trials/signature": np.char.encode(signatures, "ascii"),
-        "trials/perceptual_hash": np.char.encode(hashes, "ascii"),
+        "trials/video_id": np.char.encode(ids, "ascii"),
+        "trials/signature": np.char.encode(seen["signature"], "ascii"),
+        "trials/perceptual_hash": np.char.encode(seen["hash"], "ascii"),
         "trials/stimulus_type": np.char.encode(names, "ascii"),
+        "trials/pixel_type": np.char.encode(seen["type"], "ascii"),
     }
 
 
-def _published_statistics(source: Archive) -> dict[str, np.ndarray]:
+def _published_statistics(source: TrialSource) -> dict[str, np.ndarray]:
     """By dataset name, time first, float64."""
     return {
         f"statistics/published/{modality}/per_frame/{key}": np.ascontiguousarray(

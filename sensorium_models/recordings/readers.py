@@ -1,4 +1,4 @@
-"""Reading batches into memory that is used again: by a thread of this process, or by others.
+"""Reading batches into memory that is used again: by threads of this process, or by others.
 
 Which of them reads changes no bit: what is read where is decided before, and every batch has a
 piece of memory of its own. This module imports little, because other processes start with it.
@@ -26,6 +26,9 @@ from sensorium_models.recordings.clips import (
 from sensorium_models.recordings.store import Recording
 
 START_METHODS = ("spawn", "fork")
+
+# One thread alone neither fills the memory bus nor keeps a network file system busy.
+_THREADS = 2
 
 
 class Arena:
@@ -65,8 +68,8 @@ class Readers:
         recordings: stores of all animals that occur.
         arenas: how many batches may be read or used at a time.
         batch_bytes: memory of one batch (`Sampler.batch_bytes`).
-        workers: processes that read; 0 reads in a thread of this one, which is as fast as the disk
-            unless that takes many requests at a time (network file systems).
+        workers: processes that read, a batch each; 0 reads by threads of this one, which is enough
+            unless the disk takes many requests at a time (network file systems).
         start_method: of the processes. `spawn` imports the main script anew, which must then keep
             what it does under `if __name__ == "__main__":`.
     """
@@ -92,7 +95,7 @@ class Readers:
         size = batch_bytes + ALIGNMENT_BYTES  # wherever the memory begins
         if workers == 0:
             memories: list[Any] = [np.empty(size, np.uint8) for _ in range(arenas)]
-            self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="clips")
+            self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="clips")
         else:
             context = multiprocessing.get_context(start_method)
             # Shared with the processes; without a name in the file system that could stay behind.
@@ -106,13 +109,18 @@ class Readers:
         self.arenas = [Arena(memory) for memory in memories]
         self._processes = workers > 0
 
-    def read(self, arena: int, places: Places) -> tuple[Clip, Future[None]]:
-        """Begin to read the clips at `places`; the clip has its values when the future is done."""
+    def read(self, arena: int, places: Places) -> tuple[Clip, list[Future[None]]]:
+        """Begin to read the clips at `places`; the clip is complete when all futures are done."""
         self.arenas[arena].clear()
         clip = empty_clip(self._recordings, places, empty=self.arenas[arena].empty)
         if self._processes:
-            return clip, self._executor.submit(_read_in_process, arena, places)
-        return clip, self._executor.submit(fill_clip, self._recordings, places, clip)
+            return clip, [self._executor.submit(_read_in_process, arena, places)]
+        shares = [range(first, len(places.animal), _THREADS) for first in range(_THREADS)]
+        return clip, [
+            self._executor.submit(fill_clip, self._recordings, places, clip, rows=share)
+            for share in shares
+            if share
+        ]
 
     def close(self) -> None:
         """Stop reading."""

@@ -12,72 +12,125 @@ import numpy as np
 import pandas as pd
 
 from sensorium_models import files
+from sensorium_models.recordings.store import Recording
 
-ROLES = ("train", "select", "test")
-SPLIT_COLUMNS = ("member", "animal", "trial", "tier", "video_id", "stimulus_type", "role")
+ROLES = ("train", "select", "test", "teacher_train")
+# A distilled member has also seen, through its teacher, what that one was trained on.
+TRAINED_ROLES = ("train", "teacher_train")
+SPLIT_COLUMNS = (
+    "member",
+    "animal",
+    "trial",
+    "tier",
+    "video_id",
+    "near_ids",
+    "stimulus_type",
+    "role",
+)
+
+# Animal -> its tiers: every trial of these tiers.
+Tiers = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
-class Selection:
-    """Trials named by animals and tiers: every trial of these tiers in these animals."""
+class Fold:
+    """The fold `index` of `count`: trials whose perceptual hash leaves this remainder.
 
-    animals: tuple[str, ...]
-    tiers: tuple[str, ...]
+    DwiseNeuro's folds: a video's hash as an integer, modulo 7 (lRomul/sensorium).
+    """
+
+    index: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.index < self.count:
+            raise ValueError(f"Folds of {self.count} are 0 to {self.count - 1}, not {self.index}.")
+
+    def holds(self, hashes: pd.Series) -> np.ndarray:
+        """Which trials are in this fold, bool, from their hashes (hexadecimal digits)."""
+        return np.array([int(text, 16) % self.count == self.index for text in hashes], dtype=bool)
 
 
 def split_table(
     *,
     members: Sequence[str],
     videos: pd.DataFrame,
-    train: Selection,
-    select: Selection,
-    test_tiers: Mapping[str, Sequence[str]],
+    train: Tiers,
+    select: Tiers | None,
+    test_tiers: Tiers,
+    fold: Fold | None = None,
+    distilled: bool = False,
 ) -> pd.DataFrame:
     """One row per (member, animal, trial, role), columns `SPLIT_COLUMNS`.
 
     Args:
-        videos: the table of `stimuli.videos_table`, of all animals that are named.
-        train, select: what members learn from, and what decides when they stop.
-        test_tiers: per animal the tiers on which members are tested.
+        videos: the table of `stimuli.videos_table`, of all animals that are named; with `fold` also
+            a column `perceptual_hash`. `near_ids` (ids of other versions of the same video,
+            separated by blanks) may be left out.
+        train, select: what members learn from, and what decides when they stop. `select=None`: the
+            trials of `fold`.
+        test_tiers: what members are tested on.
+        fold: taken out of the training trials of these members.
+        distilled: whether the members have a teacher; it learned from the same training set and
+            left out the same fold, so its trials are theirs.
 
     Raises:
-        ValueError: no member, an animal without a recording or without training trials, or nothing
-            to select on.
+        ValueError: no member, an animal without a recording or without training trials, an empty
+            fold, or nothing to select on.
     """
     if not members or len(set(members)) != len(members):
         raise ValueError(f"A split needs distinct members, got {', '.join(members) or 'none'}.")
+    if select is None and fold is None:
+        raise ValueError("Nothing selects in this split: name tiers to select on, or a fold.")
+    if not train:
+        raise ValueError("A split needs animals to train on. Name them in the training set.")
+    if "near_ids" not in videos:
+        videos = videos.assign(near_ids="")
     known = set(videos["animal"])
-    named = [*train.animals, *select.animals, *test_tiers]
+    named = [*train, *(select or {}), *test_tiers]
     if missing := [animal for animal in named if animal not in known]:
         raise ValueError(
             f"Animal {missing[0]} is in the split but has no recording. Preprocess it or take it"
             " out of the training set and the protocol."
         )
-    for animal in train.animals:
-        if not len(_trials(videos, animal, train.tiers)):
+    for animal, tiers in train.items():
+        if not len(_trials(videos, {animal: tiers})):
             raise ValueError(
                 f"Animal {animal} has no training trial: none of its trials is of tier"
-                f" {', '.join(train.tiers)}. Take it out of the training set or correct its tiers."
+                f" {', '.join(tiers)}. Take it out of the training set or correct its tiers."
             )
-    if not train.animals:
-        raise ValueError("A split needs animals to train on. Name them in the training set.")
-    parts = [
-        _trials(videos, animal, tiers).assign(role=role)
-        for role, animals in (
-            ("train", dict.fromkeys(train.animals, train.tiers)),
-            ("select", dict.fromkeys(select.animals, select.tiers)),
-            ("test", dict(test_tiers)),
-        )
-        for animal, tiers in animals.items()
-    ]
-    if select.animals and not any((part["role"] == "select").any() for part in parts):
+    training = _trials(videos, train)
+    selecting = _trials(videos, select or {})
+    if fold:
+        training, left_out = _without(fold, training)
+        selecting = left_out if select is None else selecting
+    if select and not len(selecting):
+        tiers = list(dict.fromkeys(tier for tiers in select.values() for tier in tiers))
         raise ValueError(
-            f"No trial of animals {', '.join(select.animals)} is of tier {', '.join(select.tiers)},"
+            f"No trial of animals {', '.join(select)} is of tier {', '.join(tiers)},"
             " so nothing can decide when training stops. Name another tier to select on."
         )
-    rows = pd.concat(parts, ignore_index=True)
+    roles = {"train": training, "select": selecting, "test": _trials(videos, test_tiers)}
+    if distilled:
+        roles["teacher_train"] = training
+    rows = pd.concat([part.assign(role=role) for role, part in roles.items()], ignore_index=True)
     table = pd.concat([rows.assign(member=member) for member in members], ignore_index=True)
     return table[list(SPLIT_COLUMNS)]
+
+
+def with_hashes(videos: pd.DataFrame, recordings: Iterable[Recording]) -> pd.DataFrame:
+    """The table of videos with a column `perceptual_hash`, which decides folds."""
+    hashes = [
+        pd.DataFrame(
+            {
+                "animal": recording.animal,
+                "trial": np.arange(len(recording.trials)),
+                "perceptual_hash": recording.trials.perceptual_hash,
+            }
+        )
+        for recording in recordings
+    ]
+    return videos.merge(pd.concat(hashes), on=["animal", "trial"], how="left", validate="1:1")
 
 
 def write_splits(splits: pd.DataFrame, path: Path) -> None:
@@ -118,39 +171,20 @@ def trials_of(splits: pd.DataFrame, member: str, animal: str, role: str) -> np.n
 
 
 def trained_on(splits: pd.DataFrame, member: str) -> set[str]:
-    """Ids of the videos that `member` was trained on, in any animal."""
+    """Ids of the videos that `member` or its teacher was trained on, in any animal."""
     rows = _rows_of(splits, member)
-    return set(rows.loc[rows["role"] == "train", "video_id"])
+    return shown_ids(rows[rows["role"].isin(TRAINED_ROLES)])
+
+
+def shown_ids(rows: pd.DataFrame) -> set[str]:
+    """Ids of the videos in these rows of a split, other versions of the same video included."""
+    near = {name for names in rows["near_ids"].unique() for name in names.split()}
+    return set(rows["video_id"]) | near
 
 
 def members_trained_on(splits: pd.DataFrame, members: Iterable[str]) -> set[str]:
     """Ids of the videos that any of `members` was trained on: what an ensemble has seen."""
     return set().union(*(trained_on(splits, member) for member in members))
-
-
-def scored_trials(
-    splits: pd.DataFrame, videos: pd.DataFrame, member: str, animal: str, tier: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Test trials of one animal and tier: (those scored, those left out), ascending int64.
-
-    Left out is a trial whose video `member` was trained on, in any animal.
-    """
-    return without_trained(splits, videos, [member], animal, tier)
-
-
-def without_trained(
-    splits: pd.DataFrame, videos: pd.DataFrame, members: Sequence[str], animal: str, tier: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """As `scored_trials`, for an ensemble: left out is what ANY of its members was trained on."""
-    seen = members_trained_on(splits, members)
-    tested = set.intersection(
-        *(set(trials_of(splits, member, animal, "test").tolist()) for member in members)
-    )
-    rows = _trials(videos, animal, (tier,))
-    rows = rows[rows["trial"].isin(tested)].sort_values("trial")
-    trials = rows["trial"].to_numpy(dtype=np.int64)
-    leaked = rows["video_id"].isin(seen).to_numpy(dtype=bool)
-    return trials[~leaked], trials[leaked]
 
 
 def predicted_trials(
@@ -179,9 +213,31 @@ def leaked_trials(
     }
 
 
-def _trials(videos: pd.DataFrame, animal: str, tiers: Sequence[str]) -> pd.DataFrame:
-    rows = videos[(videos["animal"] == animal) & videos["tier"].isin(list(tiers))]
-    return rows[["animal", "trial", "tier", "video_id", "stimulus_type"]]
+def _trials(videos: pd.DataFrame, tiers: Tiers) -> pd.DataFrame:
+    parts = [
+        videos[(videos["animal"] == animal) & videos["tier"].isin(list(names))]
+        for animal, names in tiers.items()
+    ]
+    return pd.concat(parts, ignore_index=True) if parts else videos.iloc[:0]
+
+
+def _without(fold: Fold, training: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Training trials outside of `fold`, and those in it."""
+    held = fold.holds(training["perceptual_hash"])
+    place = f"Fold {fold.index} of {fold.count}"
+    if not held.any():
+        raise ValueError(
+            f"{place} is empty: of the {len(training)} training trials of animals"
+            f" {', '.join(training['animal'].unique())} none has a perceptual hash of that"
+            " remainder. Use fewer folds, or more animals or trials."
+        )
+    kept, left_out = training[~held], training[held]
+    if emptied := sorted(set(training["animal"]) - set(kept["animal"])):
+        raise ValueError(
+            f"{place} holds every training trial of animal {emptied[0]}, so a member that leaves it"
+            " out learns nothing of that animal. Use more folds, or leave the animal out."
+        )
+    return kept, left_out
 
 
 def _rows_of(splits: pd.DataFrame, member: str) -> pd.DataFrame:

@@ -24,11 +24,11 @@ import numpy as np
 from sensorium_models.recordings.archives import MODALITIES
 from sensorium_models.recordings.statistics import Statistics
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 WITHHELD = -1
 
-# What one call of the system takes at most (IOV_MAX).
-_PIECES_PER_READ = 1024
+# Frames at least this long are read one by one where not all are wanted.
+_PAGE_BYTES = 4096
 
 
 class StoreError(ValueError):
@@ -48,9 +48,11 @@ class Trials:
     first_response_frame: np.ndarray  # int64: row of /responses, -1 where withheld
     tier: np.ndarray  # str
     video: np.ndarray  # int32: same number, same video; within this animal
-    signature: np.ndarray  # str: same text, same video; across animals
+    video_id: np.ndarray  # str: same text, same video; across animals
+    signature: np.ndarray  # str: same text, same frames
     perceptual_hash: np.ndarray  # str: 16 hex digits
-    stimulus_type: np.ndarray  # str
+    stimulus_type: np.ndarray  # str: by the study's table, the pixels and the length
+    pixel_type: np.ndarray  # str: what the pixels alone say
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -98,7 +100,14 @@ class Recording:
         group = self._file["trials"]
         text = {
             name: group[name][:].astype(str)
-            for name in ("tier", "signature", "perceptual_hash", "stimulus_type")
+            for name in (
+                "tier",
+                "video_id",
+                "signature",
+                "perceptual_hash",
+                "stimulus_type",
+                "pixel_type",
+            )
         }
         return Trials(
             first_frame=group["first_frame"][:],
@@ -118,6 +127,10 @@ class Recording:
         """(N, 3) float64: x, y, z in cortex, micrometres; None where the archive has none."""
         neurons = self._file["neurons"]
         return neurons["coordinates"][:] if "coordinates" in neurons else None
+
+    def video_means(self) -> np.ndarray:
+        """(frames, 4) float32: mean grey level of the quadrants of all frames of all trials."""
+        return self._file["video_means"][:]
 
     def trials_of(self, tiers: Sequence[str]) -> np.ndarray:
         """Indices of the trials in any of `tiers`, ascending."""
@@ -180,9 +193,7 @@ class Recording:
                 f" array {shape} of {extent.dtype}, but were given one {out.shape} of {out.dtype}."
             )
         if out.size:
-            first = int(column[trial]) + start
-            pieces = _every(step, out.reshape(len(out), -1).view(np.uint8))
-            self._read_bytes(pieces, extent.offset + first * extent.frame_bytes)
+            self._read_frames(extent, int(column[trial]) + start, step, out)
         return out
 
     def statistics(
@@ -239,7 +250,7 @@ class Recording:
 
     def __del__(self) -> None:
         if getattr(self, "_descriptor", None) is not None:
-            self.close()
+            os.close(self._descriptor)  # type: ignore[arg-type]
 
     @property
     def _file(self) -> h5py.File:
@@ -249,25 +260,43 @@ class Recording:
             self._handle_process = os.getpid()
         return self._handle
 
-    def _read_bytes(self, pieces: list[np.ndarray], offset: int) -> None:
-        """Fill `pieces`, one after the other, with the bytes of the file from `offset` on."""
-        if self._descriptor is None:  # reads give their own offset, so forks may share it
-            self._descriptor = os.dup(self._file.id.get_vfd_handle())
+    def _read_frames(self, extent: "_Extent", first: int, step: int, out: np.ndarray) -> None:
+        """Every `step`-th frame from `first` on, until `out` is full."""
+        size = extent.frame_bytes
+        offset = extent.offset + first * size
+        span = (len(out) - 1) * step + 1
+        if step == 1:
+            self._read_bytes(offset, out.reshape(-1).view(np.uint8))
+        elif size < _PAGE_BYTES:
+            frames = np.empty((span, *extent.frame_shape), extent.dtype)
+            self._read_bytes(offset, frames.reshape(-1).view(np.uint8))
+            out[:] = frames[::step]
+        else:
+            # One request to the disk for all of it; copied from the page cache is what is wanted.
+            if hasattr(os, "posix_fadvise"):  # not on a Mac
+                os.posix_fadvise(self._file_descriptor, offset, span * size, os.POSIX_FADV_WILLNEED)
+            for row, frame in enumerate(out.reshape(len(out), -1).view(np.uint8)):
+                self._read_bytes(offset + row * step * size, frame)
+
+    def _read_bytes(self, offset: int, out: np.ndarray) -> None:
+        """Fill `out` (bytes) from `offset` of the file on."""
         try:
-            while pieces:
-                count = os.preadv(self._descriptor, pieces[:_PIECES_PER_READ], offset)  # type: ignore[arg-type]
-                if count == 0:
-                    raise OSError("the file ends before its data")
-                offset += count
-                while pieces and count >= len(pieces[0]):
-                    count -= len(pieces.pop(0))
-                if count:
-                    pieces[0] = pieces[0][count:]
+            while count := os.preadv(self._file_descriptor, [out], offset):  # type: ignore[list-item]
+                if count == len(out):
+                    return
+                out, offset = out[count:], offset + count
+            raise OSError("the file ends before its data")
         except OSError as error:
             raise StoreError(
                 f"{self.path} cannot be read any more ({error}). See whether its disk is reachable"
                 " and whether the file was replaced meanwhile, then start again."
             ) from error
+
+    @property
+    def _file_descriptor(self) -> int:
+        if self._descriptor is None:  # reads say from where, so processes may share it after a fork
+            self._descriptor = os.dup(self._file.id.get_vfd_handle())
+        return self._descriptor
 
     def _extent(self, name: str) -> "_Extent":
         dataset = self._file[name]
@@ -278,12 +307,6 @@ class Recording:
             raise StoreError(
                 f"{self.path}: {name} is not stored as one piece of this machine's numbers, so it"
                 " was not written by this program. Remove the file and preprocess again."
-            )
-        end = offset + dataset.size * dataset.dtype.itemsize
-        if end > self.path.stat().st_size:
-            raise StoreError(
-                f"{self.path} is cut short: {name} ends at byte {end:,}. Remove it and preprocess"
-                " again."
             )
         return _Extent(offset, dataset.shape[1:], dataset.dtype)
 
@@ -317,11 +340,3 @@ def digests(stores: Mapping[str, Path]) -> dict[str, str]:
         with Recording(path) as recording:
             found[animal] = recording.digest
     return found
-
-
-def _every(step: int, frames: np.ndarray) -> list[np.ndarray]:
-    """Where the bytes of a contiguous read go: `frames` (T, bytes), and what lies between them."""
-    if step == 1:
-        return [frames.reshape(-1)]
-    between = np.empty((step - 1) * frames.shape[1], np.uint8)
-    return [piece for frame in frames for piece in (frame, between)][:-1]

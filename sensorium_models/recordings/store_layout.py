@@ -18,8 +18,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from sensorium_models.recordings import stimuli
-from sensorium_models.recordings.archives import PUBLISHED_STATISTICS, Archive
+from sensorium_models.recordings.archives import PUBLISHED_STATISTICS
+from sensorium_models.recordings.repeats import QUADRANTS
+from sensorium_models.recordings.sources import TrialSource
+from sensorium_models.recordings.stimulus_types import STIMULUS_TYPES
 
 DIGEST_BYTES = 32
 
@@ -47,7 +49,7 @@ class Plan:
     withheld: np.ndarray  # (trials,) bool
 
 
-def plan_datasets(source: Archive, plan: Plan, longest: int) -> Layout:
+def plan_datasets(source: TrialSource, plan: Plan, longest: int) -> Layout:
     """Shape and dtype of every dataset but the published statistics."""
     layout: Layout = {}
     for modality in source.modalities:
@@ -59,24 +61,27 @@ def plan_datasets(source: Archive, plan: Plan, longest: int) -> Layout:
             group = f"statistics/train/{modality}"
             layout[f"{group}/per_frame/{key}"] = ((longest, *shape), np.dtype(np.float64))
             layout[f"{group}/pooled/{key}"] = (shape, np.dtype(np.float64))
+    layout["video_means"] = ((int(plan.frames.sum()), QUADRANTS), np.dtype(np.float32))
     layout |= {name: (array.shape, array.dtype) for name, array in neuron_table(source).items()}
     longest_tier = max(len(str(tier).encode()) for tier in source.tiers)
-    longest_type = max(map(len, stimuli.STIMULUS_TYPES))
+    longest_type = max(map(len, STIMULUS_TYPES))
     for column, kind in {
         "first_frame": "i8",
         "frames": "i8",
         "first_response_frame": "i8",
         "video": "i4",
         "tier": f"S{longest_tier}",
+        "video_id": "S32",
         "signature": "S32",
         "perceptual_hash": "S16",
         "stimulus_type": f"S{longest_type}",
+        "pixel_type": f"S{longest_type}",
     }.items():
         layout[f"trials/{column}"] = ((len(plan.frames),), np.dtype(kind))
     return layout
 
 
-def neuron_table(source: Archive) -> dict[str, np.ndarray]:
+def neuron_table(source: TrialSource) -> dict[str, np.ndarray]:
     """Numbers and, where known, coordinates of the neurons, by dataset name."""
     neurons = {"neurons/id": source.neuron_ids}
     if source.coordinates is not None:
@@ -120,7 +125,7 @@ def fill(file: FileIO, offset: int, values: np.ndarray) -> None:
         content, offset = content[written:], offset + written
 
 
-def bytes_needed(source: Archive, plan: Plan) -> int:
+def bytes_needed(source: TrialSource, plan: Plan) -> int:
     """Upper bound of the size of the store, for one look at the disk before writing."""
     total = _METADATA_BYTES
     for name, (shape, dtype) in plan_datasets(source, plan, int(plan.frames.max())).items():

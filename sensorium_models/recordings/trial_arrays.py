@@ -9,25 +9,36 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from sensorium_models.progress import track
-from sensorium_models.recordings.archives import Archive, ArchiveError
+from sensorium_models.recordings.archives import ArchiveError
+from sensorium_models.recordings.sources import TrialSource
 from sensorium_models.recordings.store_layout import Plan
 
 # Neurons (or pixels) transposed at a time: a block of all frames then stays in the cache.
 _TRANSPOSED_ROWS = 256
+# A modality that ends before the others is cut, as the published loader cuts; one that usually has
+# less than this share of their frames has another rate (the pupil's 20 Hz are 0.67 of 30 Hz).
+_LEAST_SHARE = 0.75
 
 
 class NotIntegralError(Exception):
     """A video turned out to hold values that uint8 cannot: write float32 instead."""
 
 
-def first_plan(source: Archive, withheld_tiers: Sequence[str]) -> Plan:
-    """Lengths by the first row of every array; uint8 video if the first pixels are integral."""
+def first_plan(source: TrialSource, withheld_tiers: Sequence[str]) -> Plan:
+    """Lengths by the first row of every array; uint8 video if the first pixels are integral.
+
+    Raises:
+        ArchiveError: the arrays of a trial have different lengths, or one modality has a frame rate
+            of its own.
+    """
     withheld = np.isin(source.tiers, list(withheld_tiers))
     frames = np.zeros(len(source.tiers), dtype=np.int64)
     integral = True
+    share: dict[str, list[float]] = {modality: [] for modality in source.modalities}
     for trial in track(range(len(frames)), f"check {source.path.name}", unit="trial"):
         lengths: dict[str, int] = {}
         valid: list[int] = []
+        signals: dict[str, int] = {}
         for modality in source.modalities:
             header, row = source.first_row(modality, trial)
             if modality == "responses" and withheld[trial]:
@@ -37,15 +48,20 @@ def first_plan(source: Archive, withheld_tiers: Sequence[str]) -> Plan:
             if row is not None:
                 nan = np.flatnonzero(np.isnan(row))
                 valid.extend(nan[:1].tolist())
+                if header.dtype.kind == "f":  # integers cannot say where padding begins
+                    signals[modality] = int(nan[0]) if len(nan) else header.shape[-1]
                 if modality == "video":
                     integral &= _as_uint8(row[: valid[-1]]) is not None
         _check_same_length(source, trial, lengths)
         frames[trial] = min(valid)
+        for modality, count in signals.items():
+            share[modality].append(count / max(*signals.values(), 1))
+    _check_one_rate(source, share)
     return Plan(frames, np.dtype(np.uint8 if integral else np.float32), withheld)
 
 
 def read_trial(
-    source: Archive, trial: int, withheld: bool, video_dtype: np.dtype
+    source: TrialSource, trial: int, withheld: bool, video_dtype: np.dtype
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """The valid frames of all arrays of a trial, time first, in the store's dtypes.
 
@@ -82,7 +98,7 @@ def read_trial(
     return arrays, shown_video
 
 
-def _check_same_length(source: Archive, trial: int, lengths: Mapping[str, int]) -> None:
+def _check_same_length(source: TrialSource, trial: int, lengths: Mapping[str, int]) -> None:
     if len(set(lengths.values())) > 1:
         said = ", ".join(f"{modality} {frames}" for modality, frames in lengths.items())
         raise ArchiveError(
@@ -91,7 +107,20 @@ def _check_same_length(source: Archive, trial: int, lengths: Mapping[str, int]) 
         )
 
 
-def _valid_frames(array: np.ndarray, source: Archive, modality: str, trial: int) -> int:
+def _check_one_rate(source: TrialSource, share: Mapping[str, Sequence[float]]) -> None:
+    """Padding could hide that one modality has fewer frames a second: most of its trials would be
+    cut to a part of their length."""
+    for modality, shares in share.items():
+        if shares and (typical := float(np.median(shares))) < _LEAST_SHARE:
+            raise ArchiveError(
+                f"{source.where(modality, 0)}: {modality} has {100 * typical:.0f} % of the frames"
+                " of the longest modality in half of the trials or more: they have different frame"
+                " rates. Bring all to the video's, or give the recording at native rates (source:"
+                " {kind: native, ...})."
+            )
+
+
+def _valid_frames(array: np.ndarray, source: TrialSource, modality: str, trial: int) -> int:
     """Frames of (elements, T) before the first one with ANY NaN, which must be followed by none
     without: the kit would cut the trial there and silently drop what follows."""
     length = array.shape[1]

@@ -13,7 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from sensorium_models.ensemble import MEMBER as ENSEMBLE
-from sensorium_models.evaluation.scores import METRICS, track_of
+from sensorium_models.evaluation.leaderboard import track_of
+from sensorium_models.evaluation.scores import METRICS
 from sensorium_models.reporting import published, style
 
 METRIC_LABELS = {

@@ -51,6 +51,17 @@ SECTIONS: dict[str, SectionKind] = {
         "How each member was trained, and what it cost.",
         "Not shown: no training histories or records of members were found.",
     ),
+    "leakage": SectionKind(
+        "Leakage",
+        "Which videos several animals or tiers share, and what is therefore left out of the scores "
+        "of each member.",
+        "Not shown: nothing was split into training and test trials.",
+    ),
+    "recordings": SectionKind(
+        "Recordings",
+        "What each recording holds and how good it is.",
+        "Not shown: no quality sheet was drawn.",
+    ),
 }
 
 

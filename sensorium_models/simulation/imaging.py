@@ -28,11 +28,16 @@ class Scan:
 
     Attributes:
         collect: (visits, frames), rate per frame (spikes per second) to expected spikes per visit.
-        display: (frames, visits), spike counts per visit to the recorded trace at 30 Hz.
+        smear: (visits, visits), spike counts per visit to the samples that the microscope takes.
+        display: (frames, visits), spike counts per visit to the recorded trace at 30 Hz: the
+            samples, joined by straight lines.
+        first: number of the first visit; visit 0 is the first of the trial, up to one scan late.
     """
 
     collect: np.ndarray
+    smear: np.ndarray
     display: np.ndarray
+    first: int
 
     @property
     def expectation(self) -> np.ndarray:
@@ -61,7 +66,12 @@ def scan(frames: int, phase: float) -> Scan:
     smear = CALCIUM_KERNEL[0] * np.eye(len(visits)) + CALCIUM_KERNEL[1] * np.eye(len(visits), k=-1)
     smear[0, 0] = 1.0  # nothing was collected before the first visit kept
     tent = np.maximum(1 - np.abs(np.arange(frames)[:, None] - visits[None, :]) / period, 0)
-    return Scan(collect=collect.astype(np.float32), display=(tent @ smear).astype(np.float32))
+    return Scan(
+        collect=collect.astype(np.float32),
+        smear=smear.astype(np.float32),
+        display=(tent @ smear).astype(np.float32),
+        first=first,
+    )
 
 
 def plane_phase(trial_phase: float, plane: int) -> float:

@@ -1,4 +1,4 @@
-"""A whole simulated recording: the zip archive in the released layout, and its truth beside it.
+"""A whole simulated recording, in the released layout or at native rates, and its truth beside it.
 
 Everything is drawn from (seed, pair, animal), so each archive can be written by its own process,
 without its partner, and comes out the same every time. Trials are streamed: memory holds the
@@ -7,7 +7,7 @@ filters of the neurons and one trial, not the recording.
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,12 @@ import numpy as np
 from sensorium_models import files
 from sensorium_models.progress import track
 from sensorium_models.simulation import behaviour, imaging, neurons, schedule, stimuli
-from sensorium_models.simulation.archive import ReleasedArchive, TrainingFrames, padded
+from sensorium_models.simulation.archive import (
+    STATISTICS,
+    ReleasedArchive,
+    TrainingFrames,
+    padded,
+)
 from sensorium_models.simulation.metadata import AnimalMetadata, read_metadata
 from sensorium_models.simulation.schedule import Movie, Presentation
 from sensorium_models.simulation.settings import SimulationSettings
@@ -26,6 +31,8 @@ __all__ = ["SimulationSettings", "write_recording"]
 REFERENCE_MOVIES = 6
 # Deconvolved traces of the released recordings are zero only up to about this.
 NUMERICAL_NOISE = 1e-8
+# Names, headers and tables, generously.
+_METADATA_BYTES = 4_000_000
 
 
 def write_recording(
@@ -42,6 +49,8 @@ def write_recording(
 ) -> None:
     """Write `archive` (zip) and its truth (`truth.truth_path`), both atomically.
 
+    `native.write_native_recording` writes the same recording at native rates.
+
     Args:
         archive: the zip file to write.
         folder: top folder inside the zip.
@@ -56,9 +65,10 @@ def write_recording(
         ValueError: a setting, role or bonus type makes no sense; the message says which.
         OSError: the disk is full or the metadata cannot be read; nothing is written then.
     """
-    _check(role, seed, folder, settings, bonus_types)
     archive = Path(archive)
-    recording = _Recording(
+    if not folder or "/" in folder or folder.startswith("."):
+        raise ValueError(f"The folder name {folder!r} must be one plain name.")
+    recording = SimulatedAnimal(
         animal=animal,
         seed=seed,
         pair=pair,
@@ -67,6 +77,7 @@ def write_recording(
         bonus_types=bonus_types,
         metadata=None if metadata is None else read_metadata(metadata),
     )
+    files.check_room(archive, recording.bytes_needed())
     rates_dtype = None if settings.truth_rates == "none" else settings.truth_rates
     # The truth is moved into place first: where the archive is, its truth is.
     with (
@@ -82,8 +93,26 @@ def write_recording(
         recording.write(released, truth, spool=archive.parent)
 
 
-class _Recording:
-    """One animal: its trials, neurons and scales, drawn; `write` streams it."""
+@dataclass(frozen=True)
+class SimulatedTrial:
+    """One trial as the instruments saw it.
+
+    Attributes:
+        moved: behaviour on the frames.
+        phase: of a scan period by which the first visit of plane 0 is late, 0..1.
+        counts: spikes per visit, per plane (its neurons, visits).
+        expected, response: (N, frames) at 30 Hz, without and with noise.
+    """
+
+    moved: behaviour.Behaviour
+    phase: float
+    counts: list[np.ndarray]
+    expected: np.ndarray
+    response: np.ndarray
+
+
+class SimulatedAnimal:
+    """One animal: its trials, neurons and scales, drawn; `write` streams it as an archive."""
 
     def __init__(
         self,
@@ -96,16 +125,18 @@ class _Recording:
         bonus_types: Mapping[str, Sequence[str]],
         metadata: AnimalMetadata | None,
     ) -> None:
+        _check(role, seed, settings, bonus_types)
         self.animal, self.seed, self.pair, self.role = animal, seed, pair, role
         self.settings = settings
         self._shown_again: dict[Movie, np.ndarray] = {}
         self.trials = self._draw_trials(bonus_types, metadata)
         # Repeats of a clip of flashed images end in a grey that may last a frame or two longer.
-        self.last_grey = self._generator("grey").integers(-2, 3, len(self.trials))
+        self.last_grey = self.generator("grey").integers(-2, 3, len(self.trials))
         self.scale = self._behaviour_scale(metadata)
         self._draw_neurons(metadata)
 
-    def _generator(self, stream: str, *rest: int) -> np.random.Generator:
+    def generator(self, stream: str, *rest: int) -> np.random.Generator:
+        """Random numbers of one stream of this animal."""
         names = (zlib.crc32(self.animal.encode()), zlib.crc32(stream.encode()))
         return np.random.default_rng([self.seed, *names, *rest])
 
@@ -132,13 +163,13 @@ class _Recording:
             repeats=settings.repeats,
             none_trials=settings.none_trials,
             bonus_types=bonus_types,
-            order=self._generator("order"),
+            order=self.generator("order"),
         )
 
     def _behaviour_scale(self, metadata: AnimalMetadata | None) -> behaviour.BehaviourScale:
         if metadata is not None:
             return metadata.behaviour_scale
-        rng = self._generator("behaviour scale")
+        rng = self.generator("behaviour scale")
         speed_mean = float(rng.uniform(1.0, 4.0))
         return behaviour.BehaviourScale(
             pupil_mean=float(rng.uniform(40, 60)),
@@ -149,7 +180,7 @@ class _Recording:
 
     def _draw_neurons(self, metadata: AnimalMetadata | None) -> None:
         settings = self.settings
-        rng = self._generator("neurons")
+        rng = self.generator("neurons")
         if metadata is None:
             self.coordinates = neurons.draw_coordinates(rng, settings.neurons)
         else:
@@ -181,7 +212,7 @@ class _Recording:
         self.response_scale = scale
 
     def _mean_arousal(self) -> np.ndarray:
-        rng = self._generator("arousal")
+        rng = self.generator("arousal")
         drawn = [behaviour.simulate(rng, 300, self.scale).arousal for _ in range(60)]
         running, pupil = np.concatenate(drawn).T
         return np.array([running.mean(), pupil.mean(), (running * pupil).mean()])
@@ -217,13 +248,13 @@ class _Recording:
             for trial in track(range(len(self.trials)), f"simulate {self.animal}", unit="trial"):
                 video = self.video(trial)
                 frames[trial] = len(video)
-                arrays = self._record(trial, video, truth)
+                arrays = self._arrays(trial, video, truth)
                 for name in training:
                     dtype = np.dtype(settings.video_dtype) if name == "videos" else response_dtype
                     array = arrays[name].astype(dtype, copy=False)
                     if self.trials[trial].tier == "train":
                         training[name].add(array)
-                    if name == "responses" and self._withheld(trial):
+                    if name == "responses" and self.withheld(trial):
                         array = np.zeros((len(array), length), dtype)
                     archive.write_array(f"data/{name}/{trial}", padded(array, length))
             for name, spooled in training.items():
@@ -236,12 +267,24 @@ class _Recording:
         archive.write_array("meta/neurons/cell_motor_coordinates", self.coordinates)
         archive.write_array("meta/neurons/unit_ids", self.ids)
         archive.write_array("meta/trials/tiers", tiers)
-        self._write_truth(truth, tiers, frames)
+        self.write_truth(truth, frames)
 
-    def _record(self, trial: int, video: np.ndarray, truth: TruthWriter) -> dict[str, np.ndarray]:
-        """Simulate one trial: arrays of the archive, time last, without padding."""
+    def _arrays(self, trial: int, video: np.ndarray, truth: TruthWriter) -> dict[str, np.ndarray]:
+        """Arrays of the archive, time last, without padding."""
+        recorded = self.record(trial, video)
+        response = recorded.response if self.withheld(trial) else None
+        truth.add(trial, recorded.expected, response)
+        return {
+            "videos": video.transpose(1, 2, 0),
+            "responses": recorded.response,
+            "behavior": recorded.moved.behavior.T,
+            "pupil_center": recorded.moved.pupil_center.T,
+        }
+
+    def record(self, trial: int, video: np.ndarray) -> SimulatedTrial:
+        """Simulate one trial: the same whenever it is asked for."""
         settings, frames = self.settings, len(video)
-        rng = self._generator("trial", trial)
+        rng = self.generator("trial", trial)
         moved = behaviour.simulate(rng, frames, self.scale)
         phase = float(rng.uniform())
         rates = self.population.relative_rates(video, moved)
@@ -256,16 +299,27 @@ class _Recording:
         response = imaging.display(counts, self.planes, phase, frames) * scale
         response += NUMERICAL_NOISE * (rng.random(response.shape, dtype=np.float32) - 0.5)
         response = response.astype(settings.response_dtype, copy=False)
-        truth.add(trial, expected, response if self._withheld(trial) else None)
-        return {
-            "videos": video.transpose(1, 2, 0),
-            "responses": response,
-            "behavior": moved.behavior.T,
-            "pupil_center": moved.pupil_center.T,
-        }
+        return SimulatedTrial(moved, phase, counts, expected, response)
 
-    def _withheld(self, trial: int) -> bool:
+    def withheld(self, trial: int) -> bool:
+        """Whether the responses of a trial are kept from the archive."""
         return self.role == "withheld" and self.trials[trial].tier in schedule.WITHHELD_TIERS
+
+    def bytes_needed(self) -> int:
+        """Upper bound of what `write` puts on the disk at a time, the truth included."""
+        settings = self.settings
+        video = np.dtype(settings.video_dtype).itemsize * int(np.prod(settings.frame_shape))
+        size = np.dtype(settings.response_dtype).itemsize
+        frame = video + size * (len(self.ids) + 4)
+        truth = size  # withheld responses
+        if settings.truth_rates != "none":
+            truth += np.dtype(settings.truth_rates).itemsize
+        training = sum(trial.tier == "train" for trial in self.trials)
+        statistics = len(STATISTICS) * size * (int(np.prod(settings.frame_shape)) + len(self.ids))
+        # Archive and truth, training trials once more until their median is known, statistics.
+        frames = self._padded_frames()
+        per_frame = len(self.trials) * (frame + truth * len(self.ids)) + training * frame
+        return frames * (per_frame + statistics) + _METADATA_BYTES
 
     def _padded_frames(self) -> int:
         longest = max(
@@ -276,14 +330,15 @@ class _Recording:
         )
         return max(longest, self.settings.padded_frames)
 
-    def _write_truth(self, truth: TruthWriter, tiers: np.ndarray, frames: np.ndarray) -> None:
+    def write_truth(self, truth: TruthWriter, frames: np.ndarray) -> None:
+        """What is known once all trials (of so many frames) are simulated."""
         parameters = {field.name: getattr(self.units, field.name) for field in fields(self.units)}
         parameters["kind"] = np.array(neurons.KINDS)[self.units.kind]
         parameters |= {"mean_rate_hz": self.rate_hz, "response_scale": self.response_scale}
         truth.write_units(parameters)
         truth.write_trials(
             {
-                "tier": tiers,
+                "tier": np.array([t.tier for t in self.trials]),
                 "stimulus_type": np.array([t.movie.stimulus_type for t in self.trials]),
                 "movie": np.array([t.movie.name for t in self.trials]),
                 "frames": frames,
@@ -294,7 +349,6 @@ class _Recording:
 def _check(
     role: str,
     seed: int,
-    folder: str,
     settings: SimulationSettings,
     bonus_types: Mapping[str, Sequence[str]],
 ) -> None:
@@ -302,8 +356,6 @@ def _check(
         raise ValueError(f"The role is {role!r}; choose among {', '.join(schedule.ROLES)}.")
     if seed < 0:
         raise ValueError(f"The seed is {seed}; it must not be negative.")
-    if not folder or "/" in folder or folder.startswith("."):
-        raise ValueError(f"The folder name {folder!r} must be one plain name.")
     unknown = set(bonus_types) - set(schedule.BONUS_TIERS)
     if unknown:
         raise ValueError(

@@ -176,11 +176,12 @@ class ReadAhead:
         self._read_on()
         batch = self._coming[0]
         try:
-            batch.read.result()
+            for read in batch.reads:
+                read.result()
         except BrokenProcessPool as error:
             raise TrainingError(
                 "A process that reads clips died, perhaps killed for lack of memory. Use fewer of"
-                " them, or none: a thread reads as well."
+                " them, or none: threads read as well."
             ) from error
         self._taken.append(self._coming.popleft())
         self._state = batch.state
@@ -209,15 +210,16 @@ class ReadAhead:
     def _read_on(self) -> None:
         while self._free:
             arena = self._free.popleft()
-            clip, read = self._readers.read(arena, self._sampler.next_places())
-            self._coming.append(_Batch(arena, clip, read, self._sampler.state()))
+            clip, reads = self._readers.read(arena, self._sampler.next_places())
+            self._coming.append(_Batch(arena, clip, reads, self._sampler.state()))
 
     def _drop_coming(self) -> None:
         """Batches read ahead are of no use; wait until their reading ends."""
         while self._coming:
             batch = self._coming.popleft()
-            if not batch.read.cancel():
-                batch.read.exception()
+            for read in batch.reads:
+                if not read.cancel():
+                    read.exception()
             self._free.append(batch.arena)
 
     def _give_back(self) -> None:
@@ -233,7 +235,7 @@ class _Batch:
 
     arena: int
     clip: Clip
-    read: Future[None]
+    reads: list[Future[None]]
     state: dict[str, Any]
     done: torch.cuda.Event | None = None  # what the GPU was asked to do with it
 

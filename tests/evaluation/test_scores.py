@@ -7,16 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sensorium_models.evaluation.leaderboard import leaderboard, track_of
 from sensorium_models.evaluation.moments_file import read_moments, write_moments
 from sensorium_models.evaluation.responses import RecordedResponses, scoring_plan
-from sensorium_models.evaluation.scores import (
-    SCHEMA,
-    leaderboard,
-    member_scores,
-    score_member,
-    track_of,
-    write_scores,
-)
+from sensorium_models.evaluation.scores import SCHEMA, member_scores, score_member, write_scores
 from sensorium_models.predictions import PredictionWriter
 
 IDS = np.array([1, 3])
@@ -44,7 +38,7 @@ class FakeRecording:
             tier=np.array(tiers),
             stimulus_type=np.array(types),
             video=np.array(videos),
-            signature=np.array([f"content {video}" for video in videos]),
+            video_id=np.array([f"content {video}" for video in videos]),
             frames=np.array(frames),
             first_response_frame=np.where(public, 0, -1),
         )
@@ -235,8 +229,11 @@ def rows_from(values: dict[tuple[str, str, str, str], list[float]]) -> pd.DataFr
                     "reason": None if numbers else "every video was trained on",
                     "score_unit": "odd",
                     "frame_convention": "all",
+                    "normalised_correlation": [3 * n for n in numbers] or [np.nan],
+                    "feve": [-n for n in numbers] or [np.nan],
+                    "reliable": [n > 0.25 for n in numbers] or [pd.NA],
                 }
-            ).astype({"neuron_id": "Int64"})
+            ).astype({"neuron_id": "Int64", "reliable": "boolean"})
         )
     return pd.concat(parts, ignore_index=True)
 
@@ -277,7 +274,12 @@ def test_leaderboard_by_hand():
     assert bonus["single_trial_correlation_animal_mean"] == pytest.approx((0.3 + 0.4) / 2)
     assert bonus["single_trial_correlation_types_pooled"] == pytest.approx(2.1 / 5)
     assert (bonus["neurons"], bonus["stimulus_types"]) == (3, "gabor images")
+    # Only the neurons above 0.25 are reliable, the others are counted.
+    assert second["normalised_correlation"] == pytest.approx(3 * (0.3 + 0.8) / 2)
+    assert second["feve"] == pytest.approx(-(0.3 + 0.8) / 2)
+    assert (second["rows_reliable"], second["rows_not_reliable"]) == (2, 1)
     assert np.isnan(oracle["single_trial_correlation"])
+    assert (oracle["rows_reliable"], oracle["rows_not_reliable"]) == (0, 0)
     assert oracle["reason"] == "every video was trained on"
     assert pd.isna(own["reason"])
 

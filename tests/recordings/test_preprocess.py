@@ -293,12 +293,13 @@ def test_attributes_and_layout(make: Any, zipped: Any, prepare: Any, tmp_path: P
     archive = zipped(make(), tmp_path / "A.zip")
     recording = prepare(archive, tmp_path / "A.h5", neurons=7)
     with h5py.File(recording.path, "r", locking=False) as file:
-        assert file.attrs["schema_version"] == 1
+        assert file.attrs["schema_version"] == 2
         assert file.attrs["source"] == "A.zip"
         expected = hashlib.sha256(archive.read_bytes()).hexdigest()
         assert file.attrs["source_checksum"] == expected
         assert file.attrs["frame_rate_hz"] == 30.0
-        assert file.attrs["resampling"].startswith("identity: ")
+        assert file.attrs["resampling"] == "none: released at 30 Hz"
+        assert "one number of frames" in file.attrs["resampling_proof"]
         for name in recording.modalities:
             assert file[name].chunks is None
             assert file[name].compression is None

@@ -41,7 +41,7 @@ if __name__ == "__main__":
     readers = Readers(
         sampler.recordings, arenas=1, batch_bytes=sampler.batch_bytes, workers=1
     )
-    clip, read = readers.read(0, sampler.next_places())
+    clip, (read,) = readers.read(0, sampler.next_places())
     read.result()
     print(*readers._executor._processes, flush=True)
     time.sleep(60)

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sensorium_models.evaluation.ceiling import CEILINGS, RELATIVE_SCORES
+from sensorium_models.evaluation.leaderboard import leaderboard
 from sensorium_models.evaluation.responses import RecordedResponses
-from sensorium_models.evaluation.scores import leaderboard
 from sensorium_models.predictions import PredictionWriter
 
 UNIT = "per_frame_published"
@@ -96,7 +97,10 @@ def make_scores(
                             }
                             for neuron, value in enumerate(values)
                         ]
-    return pd.DataFrame(rows).astype({"neuron_id": "Int64"})
+    table = pd.DataFrame(rows).assign(
+        **dict.fromkeys((*RELATIVE_SCORES, *CEILINGS), 0.4), reliable=True
+    )
+    return table.astype({"neuron_id": "Int64", "reliable": "boolean"})
 
 
 def make_history(epochs: int, seed: int) -> pd.DataFrame:
@@ -188,7 +192,7 @@ def make_responses(
             stimulus_type=np.array(["movie"] * repeats),
             first_response_frame=np.arange(repeats) * frames,
             video=np.zeros(repeats, dtype=np.int32),
-            signature=np.array(["a" * 32] * repeats),
+            video_id=np.array(["a" * 32] * repeats),
         ),
     )
     responses = RecordedResponses(recording, unit=UNIT, precision=np.ones((1, neurons)))

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from PIL import Image
 
+from sensorium_models.recordings.quality import CHANNELS, Quality
 from sensorium_models.reporting import (
     ensemble_size,
     leaderboard,
@@ -19,6 +21,8 @@ from sensorium_models.reporting import (
     traces,
     training_curves,
 )
+from sensorium_models.reporting.page import SECTIONS
+from sensorium_models.reporting.quality import draw as draw_quality
 
 ALL_SYSTEMS = 7
 
@@ -412,3 +416,91 @@ def test_a_system_keeps_its_colour() -> None:
 def test_a_lost_caption_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"missing.json.*caption.*Draw that figure again"):
         style.read_record(tmp_path / "missing.png")
+
+
+def _quality(*, neurons: int = 400, **changes: Any) -> Quality:
+    """An animal with all tiers and three stimulus types, withheld test tiers, and everything."""
+    rng = np.random.default_rng(5)
+    rows = []
+    tiers = {"train": 40, "oracle": 20, "live_test_main": 20, "final_test_bonus": 40, "none": 2}
+    for tier, count in tiers.items():
+        for trial in range(count):
+            kind = "images" if trial >= 20 else "random_dots"
+            kind = kind if tier == "final_test_bonus" else "movie" if tier != "none" else "unknown"
+            frames = {"random_dots": 240, "images": 306 + trial % 10}.get(kind, 300)
+            video = len(rows) if tier == "train" else 1000 * len(tier) + trial // 10
+            rows.append((tier, kind, frames, video, "test" in tier))
+    columns = ["tier", "stimulus_type", "frames", "video", "withheld"]
+    facts: dict[str, Any] = {
+        "animal": "A",
+        "frame_rate_hz": 30.0,
+        "trials": pd.DataFrame(rows, columns=columns),
+        "channels": {
+            name: rng.gamma(4, 9, 3000).astype(np.float32)
+            for names in CHANNELS.values()
+            for name in names
+        },
+        "padded_frames": 324,
+        "coordinates": rng.uniform(100, 700, (neurons, 3)),
+        "mean_response": rng.lognormal(0, 1, neurons),
+        "constant": np.zeros(neurons, dtype=bool),
+        "lowest_response": 0.0,
+        "negative_share": 0.0,
+        "missing_share": 0.0,
+        "reliability": np.append(rng.normal(0.2, 0.1, neurons - 1), np.nan),
+        "reliability_videos": 2,
+        "reliability_trials": 20,
+    }
+    return Quality(**{**facts, **changes})
+
+
+ROLES = {
+    "train": "train",
+    "oracle": "select",
+    "live_test_main": "test",
+    "final_test_bonus": "test",
+    "none": "unused",
+}
+BARE = {"coordinates": None, "reliability": None, "channels": {}, "padded_frames": None}
+
+
+@pytest.mark.parametrize(
+    "quality",
+    [
+        _quality(),
+        _quality(neurons=8000),
+        _quality(neurons=2),
+        _quality(reliability=None),
+        _quality(**BARE),
+        _quality(mean_response=np.zeros(400), channels={"pupil size": np.full(9, 4.0)}),
+    ],
+    ids=["usual", "full size", "two neurons", "no repeats", "bare", "silent"],
+)
+def test_quality_sheet_of_any_recording(quality: Quality) -> None:
+    drawing = draw_quality(quality, unusual=[], tiers=ROLES, order=3, simulated=True)
+    _assert_tidy(drawing.figure)
+    assert drawing.order == 3
+    assert drawing.section in SECTIONS
+
+
+def test_quality_sheet_says_in_words_what_is_unusual(tmp_path: Path) -> None:
+    words = ["12 neurons were silent.", "Pupil size was not recorded."]
+    drawing = draw_quality(_quality(), unusual=words, tiers=ROLES, order=0, simulated=False)
+    assert drawing.caption.endswith("Unusual: 12 neurons were silent. Pupil size was not recorded.")
+    assert "400 neurons, 122 trials" in drawing.caption
+    assert "n = 399 neurons" in drawing.caption
+    assert "simulated" not in drawing.caption.lower() + drawing.figure.get_suptitle().lower()
+    usual = draw_quality(_quality(), unusual=[], tiers=ROLES, order=0, simulated=True)
+    assert "Nothing unusual was found. The recording is simulated." in usual.caption
+    assert _saved(usual, tmp_path, "one") == _saved(
+        draw_quality(_quality(), unusual=[], tiers=ROLES, order=0, simulated=True), tmp_path, "two"
+    )
+
+
+def test_quality_sheet_of_a_full_size_animal_stays_small(tmp_path: Path) -> None:
+    drawing = draw_quality(
+        _quality(neurons=8000), unusual=[], tiers=ROLES, order=0, simulated=False
+    )
+    pdf, png = _saved(drawing, tmp_path)
+    assert len(pdf) < 600_000  # its 8000 cells are a picture
+    assert len(png) < 2_000_000

@@ -1,6 +1,7 @@
 """Archives as an independent reader sees them: layout, tiers, pairs, truth, determinism."""
 
 import hashlib
+import shutil
 import subprocess
 import sys
 import tracemalloc
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sensorium_models import files
 from sensorium_models.simulation import archive as archive_module
 from sensorium_models.simulation import recording as recording_module
 from sensorium_models.simulation.recording import SimulationSettings, write_recording
@@ -363,3 +365,31 @@ def test_arguments_that_make_no_sense(tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
         write_recording(**(arguments | change))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("role", ["public", "withheld"])
+def test_room_is_asked_for_before_writing(
+    role: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(files, "check_room", lambda path, needed: asked.append(needed))
+    arguments = {
+        "archive": tmp_path / "A.zip",
+        "folder": "dynamic1-1-1-Video-a",
+        "animal": "A",
+        "seed": 1,
+        "pair": "one",
+        "role": role,
+        "settings": replace(SMALL, neurons=150, video_dtype="float32", compression_level=0),
+        "bonus_types": {"live_test_bonus": ["gabor"], "final_test_bonus": ["images"]},
+    }
+    write_recording(**arguments)
+    written = sum(file.stat().st_size for file in tmp_path.iterdir())
+    assert written < asked[0] < 2 * written + 4_000_000
+    monkeypatch.undo()
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=asked[0] - 1))
+    (tmp_path / "A.zip").unlink()
+    with pytest.raises(OSError, match=r"A\.zip needs up to .* Free some space"):
+        write_recording(**arguments)
+    assert not (tmp_path / "A.zip").exists()

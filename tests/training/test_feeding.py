@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from sensorium_models.recordings.clips import Clip
 from sensorium_models.recordings.samplers import StackedClips
@@ -135,7 +136,8 @@ def test_batches_lie_in_memory_that_is_used_again(laboratory: Any, workers: int)
     for _ in range(12):
         clip = ahead.next_batch()
         before = copied(clip)
-        ahead._coming[-1].read.result()  # the reader is done with all it could do meanwhile
+        for reading in ahead._coming[-1].reads:
+            reading.result()  # the reader is done with all it could do meanwhile
         for value, value_before in zip(copied(clip), before, strict=True):
             np.testing.assert_array_equal(value, value_before)
         assert clip.video.ctypes.data % 64 == 0
@@ -154,7 +156,8 @@ def test_errors_of_the_reader_arrive(laboratory: Any, tmp_path: Path, workers: i
     ahead = ReadAhead(sampler, workers=workers, start_method="fork")
     ahead.next_batch()
     for batch in ahead._coming:
-        batch.read.result()
+        for reading in batch.reads:
+            reading.result()
     for path in damaged.stores.values():
         os.truncate(path, 4096)
     for _ in range(len(ahead._coming)):  # were read before the disk failed
@@ -162,6 +165,95 @@ def test_errors_of_the_reader_arrive(laboratory: Any, tmp_path: Path, workers: i
     for _ in range(2):
         with pytest.raises(StoreError, match=r"cannot be read any more .the file ends before"):
             ahead.next_batch()
+    ahead.close()
+
+
+class FakeGPU:
+    """Enough of CUDA to see in which order memory is pinned, used, waited for and written."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.log: list[Any] = []
+        self.pinned: dict[int, int] = {}
+        self.failure = 0
+        monkeypatch.setattr(torch.cuda, "cudart", lambda: self)
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "stream")
+        monkeypatch.setattr(torch.cuda, "Event", lambda: FakeEvent(self.log))
+
+    def cudaHostRegister(self, place: int, size: int, flags: int) -> int:
+        self.pinned[place] = size
+        return self.failure
+
+    def cudaHostUnregister(self, place: int) -> None:
+        del self.pinned[place]
+
+
+class FakeEvent:
+    def __init__(self, log: list[Any]) -> None:
+        self.log, self.number = log, sum(entry[0] == "record" for entry in log)
+
+    def record(self, stream: str) -> None:
+        self.log.append(("record", self.number))
+
+    def synchronize(self) -> None:
+        self.log.append(("wait", self.number))
+
+
+def test_pinned_memory_is_written_again_only_after_the_gpu_is_done(
+    laboratory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = FakeGPU(monkeypatch)
+    sampler = mixed_stacks(laboratory)
+    expected = [copied(sampler.next_batch()) for _ in range(7)]
+    ahead = ReadAhead(mixed_stacks(laboratory), device="cuda")
+    assert len(gpu.pinned) == 3
+    read = ahead._readers.read
+    monkeypatch.setattr(
+        ahead._readers, "read", lambda *a: (gpu.log.append(("read", a[0])), read(*a))[1]
+    )
+    for batch in expected:
+        clip = ahead.next_batch()
+        (start,) = (p for p, size in gpu.pinned.items() if 0 <= clip.video.ctypes.data - p < size)
+        gpu.log.append(("use", [a.bytes.ctypes.data for a in ahead._readers.arenas].index(start)))
+        for value, right in zip(copied(clip), batch, strict=True):
+            np.testing.assert_array_equal(value, right)
+    ahead.close()
+    assert not gpu.pinned
+    # Batches 0 and 1 are in use before arena 0 is given back. From then on, before arena k is
+    # written again, the GPU has done what was asked until the batch after k was taken.
+    beginning = [("use", 0), ("record", 0), ("use", 1), ("record", 1), ("wait", 0), ("read", 0)]
+    assert gpu.log[:6] == beginning
+    for place, entry in enumerate(gpu.log):
+        if entry[0] == "read":
+            assert gpu.log[place - 1][0] == "wait"
+            number = gpu.log[place - 1][1]
+            used = [e for e in gpu.log if e[0] == "use"][number]
+            assert used[1] == entry[1]
+            assert gpu.log.index(("record", number)) < place
+
+
+def test_memory_that_cannot_be_pinned(laboratory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeGPU(monkeypatch).failure = 2
+    with pytest.raises(TrainingError, match="could not be pinned for the GPU"):
+        ReadAhead(mixed_stacks(laboratory), device="cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_reach_a_busy_gpu_unchanged(laboratory: Any, workers: int) -> None:
+    """Copies wait behind long computations, while reading goes on."""
+    sampler = mixed_stacks(laboratory)
+    expected = [copied(sampler.next_batch()) for _ in range(30)]
+    ahead = ReadAhead(mixed_stacks(laboratory), device="cuda", workers=workers)
+    assert torch.as_tensor(ahead._readers.arenas[0].bytes).is_pinned()
+    slow = torch.rand(4000, 4000, device="cuda")
+    videos = []
+    for _ in expected:
+        slow = (slow @ slow).clamp(0, 1)
+        video = torch.as_tensor(ahead.next_batch().video)
+        videos.append(video.to("cuda", non_blocking=True))
+    torch.cuda.synchronize()
+    for video, batch in zip(videos, expected, strict=True):
+        np.testing.assert_array_equal(video.cpu().numpy(), batch[1])
     ahead.close()
 
 

@@ -3,9 +3,12 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import pytest
 
 from sensorium_models.configuration import REPOSITORY
 
+JOB_START_SECONDS = 2.0
 TINY = REPOSITORY / "tests" / "workflow" / "tiny.yaml"
 
 
@@ -77,6 +81,30 @@ class Lab:
             pytest.fail(f"snakemake failed:\n{run.output[-5000:]}\n{logs}")
         return run
 
+    def killed_in(self, rule: str, *arguments: str) -> bool:
+        """Kill Snakemake and all its jobs, as a power cut does, once a job of `rule` has begun.
+
+        False if it ended before.
+        """
+        running = subprocess.Popen(
+            self.command(*arguments, "--nolock"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        assert running.stderr is not None
+        with running.stderr as lines:
+            begun = any(re.match(rf"(local)?rule {rule}:", line) for line in lines)
+            if begun:
+                # A job first imports what it needs; a moment later it is at work.
+                time.sleep(JOB_START_SECONDS)
+            with suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+        return begun
+
     def plan(self, *arguments: str, config: tuple[str, ...] = (), check: bool = True) -> Run:
         return self.snakemake("--dry-run", *arguments, config=config, check=check)
 
@@ -88,6 +116,12 @@ def make_lab(folder: Path) -> Lab:
     study = TINY.read_text().replace("tests/workflow/systems", "systems")
     (folder / "tiny.yaml").write_text(study)
     return Lab(folder)
+
+
+@pytest.fixture(scope="session")
+def make_tiny_lab() -> Callable[[Path], Lab]:
+    """Make a working directory in which nothing has run yet."""
+    return make_lab
 
 
 @pytest.fixture(scope="session")

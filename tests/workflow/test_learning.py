@@ -15,14 +15,15 @@ import pytest
 from sensorium_models.configuration import REPOSITORY
 from sensorium_models.ensemble import build_ensemble
 from sensorium_models.evaluation.correlation import correlation
+from sensorium_models.evaluation.leaderboard import leaderboard
 from sensorium_models.evaluation.responses import RecordedResponses, open_responses
-from sensorium_models.evaluation.scores import leaderboard, member_scores, score_member
+from sensorium_models.evaluation.scores import member_scores, score_member
 from sensorium_models.evaluation.streaming import JointMoments
 from sensorium_models.evaluation.subsets import EnsembleMoments, ensemble_scores
 from sensorium_models.inference import predict
 from sensorium_models.predictions import Predictions
 from sensorium_models.recordings.preprocess import write_store
-from sensorium_models.recordings.splits import Selection, predicted_trials, split_table
+from sensorium_models.recordings.splits import predicted_trials, split_table
 from sensorium_models.recordings.stimuli import videos_table
 from sensorium_models.recordings.store import Recording, digests
 from sensorium_models.simulation.achievable import achievable_scores
@@ -106,8 +107,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     splits = split_table(
         members=demo.members("learner"),
         videos=videos,
-        train=Selection(("simA",), ("train",)),
-        select=Selection(("simA",), ("oracle",)),
+        train={"simA": ["train"]},
+        select={"simA": ["oracle"]},
         test_tiers={"simA": TIERS},
     )
     rows, predictions = [], []
@@ -159,6 +160,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
             responses=responses,
             predictions=folder / "ensemble.h5",
             moments=folder / "moments.h5",
+            mean=folder / "mean.h5",
         )
     with EnsembleMoments(folder / "moments.h5") as moments:
         rows.append(ensemble_scores(moments))

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import re
-import signal
 import subprocess
 import time
 from contextlib import ExitStack
@@ -23,6 +22,40 @@ from tests.workflow.conftest import Lab, make_lab
 pytestmark = pytest.mark.workflow
 
 MEMBERS = ["seed1", "seed2"]
+
+OWN_CORE = '''"""A core of a lab's own."""
+
+import torch
+from torch import nn
+
+
+class BlurringCore(nn.Module):
+    history_frames = 0
+
+    def __init__(self, *, in_channels, frame_shape, channels):
+        super().__init__()
+        self.out_channels = channels
+        self.out_shape = tuple(-(-size // 4) for size in frame_shape)
+        self.shrink = nn.Conv3d(in_channels, channels, (1, 3, 3), (1, 4, 4), (0, 1, 1))
+        self.blur = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, inputs):
+        shrunk = torch.relu(self.shrink(inputs))
+        batch, channels, frames = shrunk.shape[:3]
+        blurred = self.blur(shrunk.transpose(1, 2).flatten(0, 1))
+        return blurred.unflatten(0, (batch, frames)).transpose(1, 2)
+
+    def regularizer(self):
+        return torch.zeros(())
+'''
+OWN_SYSTEM = """
+extends: factorized_tiny
+title: Blurred
+core: blurring:BlurringCore
+core_settings: {channels: 3}
+members: {seed: [1]}
+recipe: {schedule: {max_epochs: 1}}
+"""
 
 
 def content_hashes(results: Path) -> dict[str, str]:
@@ -58,9 +91,13 @@ def test_everything_is_made_and_then_nothing_is_to_do(lab: Lab) -> None:
     page = (results / "report.html").read_text()
     assert "Factorized (tiny)" in page
     assert "imulated" in page
-    for name in ("leaderboard_open", "ensemble_size_open", "traces_open", "training_curves_clean"):
+    names = ["leaderboard_open", "ensemble_size_open", "traces_open", "training_curves_clean"]
+    for name in [*names, "quality_tinyA", "quality_tinyB", "quality_tinyF"]:
         assert (results / f"report/figures/{name}.pdf").read_bytes().startswith(b"%PDF")
         assert (results / f"report/figures/{name}.png").stat().st_size > 5000
+        assert f'id="figure-{name}"' in page
+    assert 'id="table-leakage_open"' in page
+    assert 'id="table-shared_videos"' in page
     for suffix in ("csv", "md", "tex"):
         assert (results / f"report/tables/leaderboard_open.{suffix}").stat().st_size > 100
     assert lab.plan("all").nothing_to_do
@@ -148,24 +185,48 @@ def test_another_seed_trains_and_predicts_one_member(lab: Lab) -> None:
     assert set(scores["member"]) == {"seed1", "seed2", "seed3", "ensemble"}
 
 
-def test_the_same_study_twice_and_interrupted_gives_the_same_bits(
+# Every kind of job, in an order in which one run comes upon them.
+STOPPED_AT = [
+    "simulate",
+    "preprocess",
+    "videos",
+    "achievable",
+    "split",
+    "train",
+    "predict",
+    "ensemble",
+    "evaluate",
+    "draw_leaderboard",
+    "page",
+]
+
+
+def test_the_same_study_twice_and_stopped_at_every_rule_gives_the_same_bits(
     finished_lab: Lab, tmp_path: Path
 ) -> None:
     again = make_lab(tmp_path / "again")
-    # Killed twice, with every job that runs then, as a power cut does, and started again.
-    for seconds in (15, 30):
-        running = subprocess.Popen(
-            again.command("scores"),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        time.sleep(seconds)
-        os.killpg(running.pid, signal.SIGKILL)
-        running.wait()
-        again.snakemake("--unlock")
-    again.snakemake("scores")
+    for rule in STOPPED_AT:
+        assert again.killed_in(rule, "all", "--until", rule), f"{rule} never began"
+    again.snakemake("all", "--nolock")
     assert content_hashes(again.results) == content_hashes(finished_lab.results)
+    assert not list(again.results.glob("**/*.part*"))
+    assert again.plan("all", "--nolock").nothing_to_do
+
+
+def test_a_core_of_ones_own_needs_no_edit_of_the_repository(lab: Lab) -> None:
+    (lab.systems / "blurring.py").write_text(OWN_CORE)
+    (lab.systems / "blurred.yaml").write_text(OWN_SYSTEM)
+    run = lab.snakemake("scores", config=("systems=[blurred]",))
+    assert run.jobs["train"] == 1
+    assert not {"simulate", "preprocess"} & run.jobs.keys()
+    scores = pd.read_parquet(lab.results / "open/scores/blurred.parquet")
+    assert scores["single_trial_correlation"].notna().any()
+    # A change of the module counts like one of the system's own file.
+    module = lab.systems / "blurring.py"
+    module.write_text(OWN_CORE.replace("padding=1", "padding='same'"))
+    refused = lab.plan("scores", config=("systems=[blurred]",), check=False)
+    assert "clean/blurred/seed1" in refused.output
+    assert refused.code != 0
 
 
 def test_an_ensemble_is_the_mean_of_its_members(lab: Lab) -> None:

@@ -1,0 +1,13 @@
+"""Bring one published archive here, verified, and write the receipt that names it."""
+
+from pathlib import Path
+
+from sensorium_models.jobs import job
+from sensorium_models.recordings import download, gin
+
+with job(snakemake) as study:
+    animal = snakemake.wildcards.animal
+    source = study.recording(animal).source
+    archive = Path(snakemake.params.archive)
+    published = gin.obtain(source, archive)
+    download.write_receipt(Path(snakemake.output.receipt), animal, source, archive, published)
