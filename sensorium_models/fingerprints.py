@@ -38,6 +38,7 @@ _NEUTRAL = {
     "sensorium_models.jobs",
     "sensorium_models.training.process",
     "sensorium_models.training.records",
+    "sensorium_models.training.usage",
 }
 
 # Where a published archive is fetched from; its repository and commit say what it is.

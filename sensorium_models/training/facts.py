@@ -18,6 +18,7 @@ from sensorium_models.recordings.clips import Clip, whole_trial
 from sensorium_models.recordings.store import Recording
 from sensorium_models.systems import System
 from sensorium_models.training.feeding import random_clips
+from sensorium_models.training.losses import TrialCounts
 from sensorium_models.training.positions import (
     feature_layout,
     grid_positions,
@@ -45,6 +46,21 @@ def usable_caps(facts: Mapping[str, AnimalFacts], cap_frames: int | None) -> dic
         limits = [limit for limit in (cap_frames, _inputs(known).frames) if limit is not None]
         caps[animal] = min(limits, default=None)
     return caps
+
+
+def trial_counts(
+    recordings: Mapping[str, Recording], trials: Mapping[str, np.ndarray]
+) -> dict[str, TrialCounts]:
+    """By animal, the numbers of trials by which its loss may be scaled; `trials` are trained on."""
+    return {
+        animal: TrialCounts(
+            recording=len(recordings[animal].trials),
+            training=len(rows),
+            training_of_all=sum(map(len, trials.values())),
+            animals=len(trials),
+        )
+        for animal, rows in trials.items()
+    }
 
 
 def starting_facts(

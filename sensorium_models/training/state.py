@@ -5,7 +5,6 @@ adds to the gradient. A step sums the gradients of its batches (all animals in t
 factorized baseline, section 8).
 """
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, cast
@@ -20,11 +19,15 @@ from sensorium_models.recordings.store import Recording
 from sensorium_models.systems import System
 from sensorium_models.training.averages import MovingAverage, copied, judged
 from sensorium_models.training.distillation import Teacher
-from sensorium_models.training.facts import recorded_facts, starting_facts, usable_caps
-from sensorium_models.training.feeding import ReadAhead, TrainingError, Trials
+from sensorium_models.training.facts import (
+    recorded_facts,
+    starting_facts,
+    trial_counts,
+    usable_caps,
+)
+from sensorium_models.training.failures import check_finite, explained
+from sensorium_models.training.feeding import ReadAhead, Trials
 from sensorium_models.training.judging import make_objective
-from sensorium_models.training.losses import TrialCounts
-from sensorium_models.training.memory import explained
 from sensorium_models.training.optimizers import (
     Clipper,
     build_optimizer,
@@ -80,7 +83,7 @@ class Training:
         self._gradients = Gradients(
             self.encoder,
             recipe=recipe,
-            counts=_counts(recordings, trials),
+            counts=trial_counts(recordings, trials.train),
             fabric=fabric,
             seed=seed,
             teacher=teacher,
@@ -162,7 +165,12 @@ class Training:
                 losses.append(self._gradients.add(batch, step=number))
             batches.append(batch)
         values = torch.stack(losses).tolist()
-        self._check_finite(values, batches)
+        check_finite(
+            values,
+            batches,
+            when=f"epoch {self.schedule.epoch + 1}, step {self.step + 1}",
+            rates=rates(self._optimizer),
+        )
         self._improve()
         counted = (
             sum(values),
@@ -267,23 +275,6 @@ class Training:
             **self._usage.report(),
         }
 
-    def _check_finite(self, values: list[float], batches: list[Any]) -> None:
-        for value, batch in zip(values, batches, strict=True):
-            if not math.isfinite(value):
-                names = zip(batch.animal, batch.trial.tolist(), strict=True)
-                where = (
-                    f"animal {batch.animal[0]}, trials {', '.join(map(str, batch.trial.tolist()))}"
-                    if len(set(batch.animal)) == 1
-                    else "trials " + ", ".join(f"{trial} of {animal}" for animal, trial in names)
-                )
-                used = ", ".join(f"{rate:g}" for rate in dict.fromkeys(rates(self._optimizer)))
-                raise TrainingError(
-                    f"The loss became {value} in epoch {self.schedule.epoch + 1}, step "
-                    f"{self.step + 1}, at {where}, with learning rate {used}. The last checkpoint "
-                    "is kept. Look at these trials, or lower recipe.optimizer.learning_rate (or "
-                    "set precision: float32, or clipping) and train from the start."
-                )
-
     def _improve(self) -> None:
         """One step of the optimiser along the gradients, which are used up."""
         sum_gradients(self._fabric, self._trained)
@@ -304,16 +295,3 @@ class Training:
 
     def _log(self, **row: Any) -> None:
         self.history.append({"epoch": self.schedule.epoch, "best": self.schedule.best, **row})
-
-
-def _counts(recordings: Mapping[str, Recording], trials: Trials) -> dict[str, TrialCounts]:
-    total = sum(len(rows) for rows in trials.train.values())
-    return {
-        animal: TrialCounts(
-            recording=len(recordings[animal].trials),
-            training=len(rows),
-            training_of_all=total,
-            animals=len(trials.train),
-        )
-        for animal, rows in trials.train.items()
-    }

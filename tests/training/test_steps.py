@@ -15,9 +15,9 @@ from sensorium_models.systems import System
 from sensorium_models.training.augmentation import boxes, mix_inputs, mix_responses
 from sensorium_models.training.distillation import Teacher
 from sensorium_models.training.facts import recorded_facts
+from sensorium_models.training.failures import explained
 from sensorium_models.training.feeding import TrainingError, member_trials, stream_seed
 from sensorium_models.training.losses import TrialCounts
-from sensorium_models.training.memory import explained
 from sensorium_models.training.processes import make_fabric
 from sensorium_models.training.sampling import make_feed
 from sensorium_models.training.steps import Gradients

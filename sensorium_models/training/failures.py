@@ -1,11 +1,12 @@
-"""When memory is too small for a batch: which smaller setting would fit, found by trying.
+"""When a step fails: a loss that is not finite, or memory too small for a batch; and what to try.
 
-Settings in the order in which they cost least: parts of a batch where that changes nothing, else
-activations computed twice, then parts that change the result.
+What would fit into memory is found by trying, in the order of what it costs: parts of a batch where
+that changes nothing, else activations computed twice, then parts that change the result.
 """
 
 import gc
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -36,6 +37,36 @@ def explained(gradients: Gradients, batch: Clip, *, step: int, encoder: Encoder)
         f"frames (animal {batch.animal[0]}). {advice} The last checkpoint is kept, but belongs to "
         "the present settings: delete it to train with others."
     )
+
+
+def check_finite(
+    losses: Sequence[float], batches: Sequence[Clip], *, when: str, rates: Sequence[float]
+) -> None:
+    """Refuse to go on with a loss that is not finite.
+
+    Args:
+        losses, batches: of one step.
+        when: epoch and step, for the message.
+        rates: learning rates in use.
+
+    Raises:
+        TrainingError: a loss is not finite; the message says where.
+    """
+    for loss, batch in zip(losses, batches, strict=True):
+        if math.isfinite(loss):
+            continue
+        trials = batch.trial.tolist()
+        if len(set(batch.animal)) == 1:
+            where = f"animal {batch.animal[0]}, trials {', '.join(map(str, trials))}"
+        else:
+            named = zip(batch.animal, trials, strict=True)
+            where = ", ".join(f"animal {animal} trial {trial}" for animal, trial in named)
+        used = ", ".join(f"{rate:g}" for rate in dict.fromkeys(rates))
+        raise TrainingError(
+            f"The loss became {loss} in {when}, at {where}, with learning rate {used}. The last "
+            "checkpoint is kept. Look at these trials, or lower recipe.optimizer.learning_rate (or "
+            "set precision: float32, or clipping) and train from the start."
+        )
 
 
 def _fitting(gradients: Gradients, batch: Clip, *, step: int, encoder: Encoder) -> str:
