@@ -28,7 +28,7 @@ KEEPING = {
     "MALLOC_TOP_PAD_": str(2**28),
 }
 FRAME_SHAPE = (36, 64)
-QUICK = {"dwiseneuro": 34, "dynamic_v1fm": 81}  # frames
+QUICK = {"dwiseneuro": 32, "dynamic_v1fm": 66}  # frames: two windows, and one
 
 
 class MemoryRecording:

@@ -88,6 +88,13 @@ def published_checkpoint(wildcards):
     return str(STUDY.published_weights(**wildcards))
 
 
+def teacher_files(wildcards):
+    """The finished member from which this one learns, if it does."""
+    teacher = STUDY.teacher(wildcards.system, wildcards.member)
+    folder = MEMBER.format(**{**wildcards, "member": teacher})
+    return [f"{folder}/run.json", f"{folder}/weights.safetensors"] if teacher else []
+
+
 def predicted_recordings(wildcards):
     return recordings_of(STUDY.predicted_animals(wildcards.protocol))
 

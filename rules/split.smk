@@ -19,7 +19,7 @@ rule split:
         runtime=20,
     params:
         fingerprint=lambda wildcards: fingerprints.split(
-            STUDY, wildcards.training_set, wildcards.system
+            STUDY, wildcards.training_set, wildcards.system, wildcards.member
         ),
     script:
         "../workflow_scripts/split.py"

@@ -9,10 +9,12 @@ rule train:
     input:
         recordings=training_recordings,
         split=SPLIT,
+        teacher=teacher_files,
     output:
         record=f"{MEMBER}/run.json",
         weights=f"{MEMBER}/weights.safetensors",
         history=f"{MEMBER}/history.csv",
+        events=directory(f"{MEMBER}/events"),
     log:
         f"{LOGS}/train/{{training_set}}/{{system}}/{{member}}.log",
     benchmark:

@@ -38,6 +38,7 @@ _NEUTRAL = {
     "sensorium_models.jobs",
     "sensorium_models.training.process",
     "sensorium_models.training.records",
+    "sensorium_models.training.usage",
 }
 
 # Where a published archive is fetched from; its repository and commit say what it is.
@@ -92,12 +93,12 @@ def videos() -> str:
     return digest({"sources": source_digest(script="videos")})
 
 
-def split(study: Study, training_set: str, system: str) -> str:
-    """What decides a split."""
+def split(study: Study, training_set: str, system: str, name: str) -> str:
+    """What decides the split of one member: another member changes nothing in it."""
     return digest(
         {
             **_learned(study, training_set, system),
-            "teachers": {name: study.teacher(system, name) for name in study.members(system)},
+            "teacher": study.teacher(system, name),
             "test": study.test_animals(training_set, system),
             "sources": source_digest(script="split"),
         }
@@ -119,9 +120,11 @@ def member(study: Study, training_set: str, system: str, name: str) -> dict[str,
             "published_weights": str(published),
             "sources": source_digest(script="import_member"),
         }
+    teacher = study.teacher(system, name)
     return {
         "system": study.systems[system].of_member(axes).trained_by(),
         "axes": axes,
+        "teacher": None if teacher is None else member(study, training_set, system, teacher),
         **_learned(study, training_set, system),
         "scored_frames": study.settings.scored_frames.model_dump(mode="json"),
         "sources": source_digest("sensorium_models.training.loop", *_classes(study, system)),
@@ -205,7 +208,13 @@ def reporting() -> str:
 
 def summary(study: Study) -> str:
     """What the head of the page says of the study besides the records of its members."""
-    no_result = {"replace_members", "adopt_members", "keep_predictions", "checkpoint_minutes"}
+    no_result = {
+        "replace_members",
+        "adopt_members",
+        "keep_predictions",
+        "checkpoint_minutes",
+        "data_workers",
+    }
     return digest(
         {
             "settings": study.settings.model_dump(mode="json", exclude=no_result),

@@ -294,6 +294,8 @@ class Recipe(Section):
             raise ValueError("samples_per_epoch belongs to batches: mixed_animals, which needs it")
         if mixed != (self.loss.scale == "weighted_clips"):
             raise ValueError("loss.scale weighted_clips and batches mixed_animals go together")
+        if self.frame_step > 1 and not mixed:
+            raise ValueError("frame_step: frames lie apart with batches: mixed_animals only")
         for key in ("cutmix", "distillation"):
             if getattr(self, key) is not None and not mixed:
                 raise ValueError(f"{key} needs batches: mixed_animals")

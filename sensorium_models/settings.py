@@ -161,6 +161,7 @@ class Settings(Section):
     cpu_threads: int = Field(ge=1)
     device: Literal["auto", "cpu", "cuda"]
     checkpoint_minutes: float = Field(gt=0)
+    data_workers: int = Field(default=0, ge=0)
     replace_members: bool
     adopt_members: bool
 

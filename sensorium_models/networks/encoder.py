@@ -129,9 +129,13 @@ class Encoder(nn.Module):
 
     def core_features(self, clip: Clip) -> Tensor:
         """Features (B, C', T', H', W') of a batch of one animal or of several."""
+        return self.core(*self.core_inputs(clip))
+
+    def core_inputs(self, clip: Clip) -> tuple[Tensor, ...]:
+        """What the core is called with: (B, C, T, H, W), and the state where it takes that."""
         animals = list(dict.fromkeys(clip.animal))
         if len(animals) == 1:
-            return self.core(*self._core_inputs(clip, animals[0]))
+            return self._core_inputs(clip, animals[0])
         parts, order = [], []
         for animal in animals:
             rows = [row for row, name in enumerate(clip.animal) if name == animal]
@@ -139,7 +143,7 @@ class Encoder(nn.Module):
             order += rows
         # One pass for the whole batch, its rows in the order in which they came.
         back = torch.argsort(torch.tensor(order, device=parts[0][0].device))
-        return self.core(*(torch.cat(part)[back] for part in zip(*parts, strict=True)))
+        return tuple(torch.cat(part)[back] for part in zip(*parts, strict=True))
 
     def read(
         self, features: Tensor, clip: Clip, animal: str, rows: Sequence[int] | None = None

@@ -4,7 +4,7 @@ Usual rates: card of the factorized baseline, section 3 (one batch of training c
 `positions.py`, for systems whose readout asks for `positions: response_triggered_average`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,10 +13,12 @@ import torch
 from sensorium_models.networks.build import animal_facts, build_encoder
 from sensorium_models.networks.encoder import AnimalFacts
 from sensorium_models.networks.inputs import CHANNELS_OF, AnimalInputs
-from sensorium_models.recordings.clips import Clip
-from sensorium_models.recordings.samplers import RandomClips
+from sensorium_models.recipes import RatesOfClips, RatesOfTrials
+from sensorium_models.recordings.clips import Clip, whole_trial
 from sensorium_models.recordings.store import Recording
 from sensorium_models.systems import System
+from sensorium_models.training.feeding import random_clips
+from sensorium_models.training.losses import TrialCounts
 from sensorium_models.training.positions import (
     feature_layout,
     grid_positions,
@@ -46,24 +48,39 @@ def usable_caps(facts: Mapping[str, AnimalFacts], cap_frames: int | None) -> dic
     return caps
 
 
+def trial_counts(
+    recordings: Mapping[str, Recording], trials: Mapping[str, np.ndarray]
+) -> dict[str, TrialCounts]:
+    """By animal, the numbers of trials by which its loss may be scaled; `trials` are trained on."""
+    return {
+        animal: TrialCounts(
+            recording=len(recordings[animal].trials),
+            training=len(rows),
+            training_of_all=sum(map(len, trials.values())),
+            animals=len(trials),
+        )
+        for animal, rows in trials.items()
+    }
+
+
 def starting_facts(
     system: System,
     facts: Mapping[str, AnimalFacts],
     *,
     recordings: Mapping[str, Recording],
     trials: Mapping[str, np.ndarray],
-    clips: Mapping[str, RandomClips],
     caps: Mapping[str, int | None],
+    seed: int,
 ) -> dict[str, AnimalFacts]:
     """`facts` with initial rates, and initial positions where the readout asks for them.
 
     Args:
         trials: training trials of each animal.
-        clips: random training clips; one batch of each is taken.
+        seed: of the member, for the clips whose mean rates are taken.
     """
+    rates = _start_rates(system, facts, recordings=recordings, trials=trials, caps=caps, seed=seed)
     started = {
-        animal: replace(known, initial_rates=_mean_rates(known, clips[animal].next_batch()))
-        for animal, known in facts.items()
+        animal: replace(known, initial_rates=rates[animal]) for animal, known in facts.items()
     }
     if not _looks_for_positions(system):
         return started
@@ -95,10 +112,51 @@ def _looks_for_positions(system: System) -> bool:
     return system.readout_settings.get("positions") == "response_triggered_average"
 
 
-def _mean_rates(facts: AnimalFacts, batch: Clip) -> np.ndarray:
+def _start_rates(
+    system: System,
+    facts: Mapping[str, AnimalFacts],
+    *,
+    recordings: Mapping[str, Recording],
+    trials: Mapping[str, np.ndarray],
+    caps: Mapping[str, int | None],
+    seed: int,
+) -> dict[str, np.ndarray | None]:
+    """Mean responses in the response unit, (N,) float32 by animal, as the recipe takes them."""
+    settings = system.recipe.start_rates
+    if isinstance(settings, RatesOfClips):
+        streams = random_clips(
+            recordings,
+            trials,
+            recipe=system.recipe,
+            caps=caps,
+            seed=seed,
+            purpose="initial rates",
+        )
+        return {
+            animal: _mean_rates(
+                facts[animal], [streams[animal].next_batch() for _ in range(settings.batches)]
+            )
+            for animal in facts
+        }
+    if isinstance(settings, RatesOfTrials):
+        return {
+            animal: _mean_rates(
+                facts[animal],
+                [
+                    whole_trial(recordings[animal], trial, cap_frames=caps[animal], responses=True)
+                    for trial in trials[animal][: settings.trials].tolist()
+                ],
+            )
+            for animal in facts
+        }
+    return dict.fromkeys(facts)
+
+
+def _mean_rates(facts: AnimalFacts, batches: Sequence[Clip]) -> np.ndarray:
     """Mean over clips and frames of the responses in the response unit, (N,) float32."""
-    responses = _inputs(facts).responses(batch)
-    return responses[torch.as_tensor(batch.valid)].mean(dim=0).numpy()
+    inputs = _inputs(facts)
+    frames = [inputs.responses(batch)[torch.as_tensor(batch.valid)] for batch in batches]
+    return torch.cat(frames).mean(dim=0).numpy()
 
 
 def _inputs(facts: AnimalFacts) -> AnimalInputs:

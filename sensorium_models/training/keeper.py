@@ -1,14 +1,22 @@
 """When a training writes its checkpoint: now and then, and when the process is told to stop.
 
-Being told to stop while the network is evaluated counts too, because that may take minutes.
+Being told to stop while the network is evaluated counts too, because that may take minutes. Several
+processes stop together: they agree between steps, and the first one writes.
 """
 
 import time
 from collections.abc import Callable
 
+from lightning_fabric import Fabric
+
 from sensorium_models.training.checkpoints import CheckpointFile
 from sensorium_models.training.process import Preempted, StopSignal
+from sensorium_models.training.processes import any_process
 from sensorium_models.training.state import Training
+
+
+class _ToldToStop(Exception):
+    """Leaves an evaluation."""
 
 
 class Keeper:
@@ -20,12 +28,14 @@ class Keeper:
         saved: CheckpointFile,
         told: StopSignal,
         *,
+        fabric: Fabric,
         minutes: float,
         stop: Callable[[str], None] | None,
     ) -> None:
         self._training = training
         self._saved = saved
         self._told = told
+        self._fabric = fabric
         self._seconds = 60 * minutes
         self._last = time.monotonic()
         self._stop = stop
@@ -34,22 +44,32 @@ class Keeper:
         """Called when `what` (step, epoch) has been done and before the next thing begins."""
         if self._stop is not None:
             self._stop(what)
-        if self._told.received:
-            self._saved.save(self._training.state())
+        if any_process(self._fabric, self._told.received):
+            self._save(self._training.state())
             raise Preempted
-        if time.monotonic() - self._last >= self._seconds:
-            self._saved.save(self._training.state())
+        if self._fabric.is_global_zero and time.monotonic() - self._last >= self._seconds:
+            self._save(self._training.state())
             self._last = time.monotonic()
 
-    def evaluated(self) -> float:
-        """The objective; told to stop meanwhile, the training will begin anew with evaluating."""
-        before = self._training.state()  # evaluating changes no tensor of it
+    def evaluated(self, evaluate: Callable[..., float]) -> float:
+        """What `evaluate` says; told to stop meanwhile, the training will begin anew with it."""
+        before = self._training.state()  # evaluating changes no tensor of it, once it has ended
 
         def interrupt() -> None:
             if self._stop is not None:
                 self._stop("validation")
-            if self._told.received:
-                self._saved.save(before)
-                raise Preempted
+            # Several processes wait for one another's scores, so they stop after the epoch.
+            if self._told.received and self._fabric.world_size == 1:
+                raise _ToldToStop
 
-        return self._training.evaluate(interrupt=interrupt)
+        try:
+            return evaluate(interrupt=interrupt)
+        except _ToldToStop:
+            self._save(before)
+            raise Preempted from None
+
+    def _save(self, state: dict) -> None:
+        if self._fabric.is_global_zero:
+            self._saved.save(state)
+        if self._told.received:
+            self._fabric.barrier()

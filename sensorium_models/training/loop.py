@@ -1,16 +1,18 @@
 """The training of one member, from its split to its weights and record.
 
-`train_member` is the recipe, top to bottom; `state` has its steps. A training may be killed at any
-moment: started again it goes on from its checkpoint, on the CPU bit for bit.
+`train_member` starts its processes, `_train` is the recipe, top to bottom; `state` has its steps. A
+training may be killed at any moment: started again it goes on from its checkpoint, on the CPU bit
+for bit.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from lightning_fabric import Fabric
 
 from sensorium_models import files
 from sensorium_models.networks.devices import repeatable, resolved_device
@@ -19,10 +21,13 @@ from sensorium_models.provenance import environment
 from sensorium_models.recordings.store import Recording
 from sensorium_models.systems import System
 from sensorium_models.training.checkpoints import CheckpointFile
-from sensorium_models.training.feeding import member_trials
+from sensorium_models.training.distillation import load_teacher, teacher_identity
+from sensorium_models.training.feeding import TrainingError, member_trials
+from sensorium_models.training.judging import compared
 from sensorium_models.training.keeper import Keeper
-from sensorium_models.training.process import listening
-from sensorium_models.training.records import EpochDisplay, write_history
+from sensorium_models.training.process import forwarding, listening
+from sensorium_models.training.processes import make_fabric
+from sensorium_models.training.records import EpochDisplay, Events, write_events, write_history
 from sensorium_models.training.state import Training
 
 
@@ -41,11 +46,16 @@ def train_member(
     first_scored_frame: int,
     cap_frames: int | None,
     drop_last_frames: int,
+    score_unit: str,
+    compared_tiers: Sequence[str],
     record: Mapping[str, Any],
+    teacher: Path | None = None,
+    processes: int = 1,
+    data_workers: int = 0,
     checkpoint_minutes: float = 10.0,
     stop: Callable[[str], None] | None = None,
 ) -> None:
-    """Train one member and write `weights.safetensors`, `history.csv`, `run.json` to `output`.
+    """Train one member; write `weights.safetensors`, `history.csv`, `run.json`, events to `output`.
 
     Goes on from `checkpoint` where there is one, and removes it when done.
 
@@ -59,19 +69,76 @@ def train_member(
         device: cpu, cuda, cuda:1, ..., or auto.
         threads: CPU threads; the same number gives the same bits.
         first_scored_frame, cap_frames, drop_last_frames: frames of a trial that count in scores.
+        score_unit, compared_tiers: unit and tiers of the comparison between systems.
         record: more to store in `run.json`.
+        teacher: folder of the finished member to learn from, where the recipe distils.
+        processes: that train together, one per GPU; started here unless `srun` has started them.
+        data_workers: processes that read clips; 0 is a thread. They change no result.
         checkpoint_minutes: least time between two checkpoints.
         stop: for tests; called with what was just done (step, validation, epoch), may raise.
 
     Raises:
-        TrainingError: the split does not serve, or the loss is no longer finite.
+        TrainingError: the split does not serve, the loss is no longer finite, memory is too small.
         CheckpointError: the checkpoint is that of another configuration.
         Preempted: a signal asked the process to stop; the checkpoint is written.
     """
+    system = system.of_member(axes)
+    if (teacher is None) != (system.recipe.distillation is None):
+        raise TrainingError(
+            f"Member {member} of {system.name} "
+            + ("learns from no teacher, but one is given." if teacher else "needs its teacher.")
+        )
     place = resolved_device(device)
-    scored = (first_scored_frame, cap_frames, drop_last_frames)
+    fabric = make_fabric(place, system.recipe, processes=processes)
+    with forwarding(processes > 1):
+        fabric.launch(
+            _train,  # type: ignore[arg-type]
+            system=system,
+            member=member,
+            axes=axes,
+            training_set=training_set,
+            recordings=recordings,
+            splits=splits,
+            output=output,
+            checkpoint=checkpoint,
+            threads=threads,
+            scored=(first_scored_frame, cap_frames, drop_last_frames),
+            score_unit=score_unit,
+            compared_tiers=compared_tiers,
+            record=record,
+            teacher=teacher,
+            data_workers=data_workers,
+            checkpoint_minutes=checkpoint_minutes,
+            stop=stop,
+        )
+
+
+def _train(
+    fabric: Fabric,
+    *,
+    system: System,
+    member: str,
+    axes: Mapping[str, int | str],
+    training_set: str,
+    recordings: Mapping[str, Path],
+    splits: pd.DataFrame | Path,
+    output: Path,
+    checkpoint: Path,
+    threads: int,
+    scored: tuple[int, int | None, int],
+    score_unit: str,
+    compared_tiers: Sequence[str],
+    record: Mapping[str, Any],
+    teacher: Path | None,
+    data_workers: int,
+    checkpoint_minutes: float,
+    stop: Callable[[str], None] | None,
+) -> None:
     with ExitStack() as stack:
-        stack.enter_context(repeatable(place, threads=threads))
+        exact = repeatable(
+            fabric.device, threads=threads, deterministic=system.recipe.deterministic
+        )
+        stack.enter_context(exact)
         handles = {
             animal: stack.enter_context(Recording(path)) for animal, path in recordings.items()
         }
@@ -85,6 +152,7 @@ def train_member(
             "trials": trials.digests(),
             "recordings": {animal: handles[animal].digest for animal in trials.animals},
             "scored_frames": list(scored),
+            "teacher": None if teacher is None else teacher_identity(teacher),
             # A checkpoint of other code must not go on: one member, one version of the code.
             "sources": record.get("fingerprint", {}).get("content", {}).get("sources"),
         }
@@ -95,15 +163,23 @@ def train_member(
             seed=int(axes["seed"]),
             recordings=handles,
             trials=trials,
-            device=place,
+            fabric=fabric,
             scored=scored,
             fresh=state is None,
+            teacher=load_teacher(teacher, recordings, animals=trials.animals, fabric=fabric)
+            if teacher is not None
+            else None,
+            data_workers=data_workers,
         )
         stack.callback(training.close)
         told = stack.enter_context(listening())
-        keeper = Keeper(training, saved, told, minutes=checkpoint_minutes, stop=stop)
+        keeper = Keeper(training, saved, told, fabric=fabric, minutes=checkpoint_minutes, stop=stop)
         display = stack.enter_context(
-            EpochDisplay(f"{system.name} {member}", epochs=system.recipe.schedule.max_epochs)
+            EpochDisplay(
+                f"{system.name} {member}",
+                epochs=system.recipe.schedule.max_epochs,
+                shown=fabric.is_global_zero,
+            )
         )
         if state is None:
             training.begin()
@@ -111,28 +187,53 @@ def train_member(
         else:
             training.restore(state)
             display.resume(training.schedule.epoch)
+        # They follow the training beside its checkpoint, since `output` is made when it is done.
+        events = Events(
+            checkpoint.with_name(f"{checkpoint.name}.events"),
+            training.history,
+            written=fabric.is_global_zero,
+        )
+        stack.callback(events.close)
 
         while not training.schedule.finished:
             while training.step < training.steps_per_epoch:
                 training.take_step()
                 display.step(training.step, training.steps_per_epoch)
                 keeper.after("step")
-            training.end_epoch(objective=keeper.evaluated())
+            training.end_epoch(objective=keeper.evaluated(training.evaluate))
             display.epoch(training.history[-1])
+            events.add(training.history[-1])
             keeper.after("epoch")
 
         training.encoder.load_state_dict(training.best)
+        if not fabric.is_global_zero:
+            return
+        comparison = compared(
+            training.encoder,
+            system=system,
+            recordings=handles,
+            trials=trials,
+            tiers=compared_tiers,
+            scored=scored,
+            unit=score_unit,
+            device=fabric.device,
+            evaluated=keeper.evaluated,
+        )
         save_weights(output / "weights.safetensors", training.encoder)
         write_history(output / "history.csv", training.history)
+        write_events(output / "events", training.history)
         # Last, because its presence says that the member is complete.
         own = {
             **identity,
             "system": system.model_dump(mode="json"),
-            "device": str(place),
+            "device": str(fabric.device),
+            "processes": fabric.world_size,
             "threads": threads,
             "environment": environment(),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "unlearned_oracle": comparison,
             **training.report(),
         }
         files.write_json(output / "run.json", {**record, **own})
+        events.remove()
         saved.remove()

@@ -4,11 +4,15 @@ SLURM announces the end of a job by a signal; the loop looks for it between step
 checkpoint and ends with a status that makes the workflow start the job again.
 """
 
+import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from torch.multiprocessing import ProcessExitedException
 
 # BSD's "temporary failure": the workflow starts a job again that ends with this status.
 PREEMPTED = 75
@@ -47,6 +51,32 @@ def listening() -> Iterator[StopSignal]:
         signal.signal(number, note)
     try:
         yield stop
+    finally:
+        for number in _SIGNALS:
+            signal.signal(number, before[number])
+
+
+@contextmanager
+def forwarding(active: bool) -> Iterator[None]:
+    """Hand signals to stop on to the processes that this one has started, and end as they do."""
+    if not active or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        for child in multiprocessing.active_children():
+            if child.pid is not None:
+                os.kill(child.pid, number)
+
+    for number in _SIGNALS:
+        signal.signal(number, hand_on)
+    try:
+        yield
+    except ProcessExitedException as error:
+        if error.exit_code == PREEMPTED:
+            raise Preempted from None
+        raise
     finally:
         for number in _SIGNALS:
             signal.signal(number, before[number])

@@ -2,17 +2,16 @@
 
 import csv
 import io
-import resource
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import torch
+from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from sensorium_models import files
-from sensorium_models.provenance import environment
 
 HISTORY_COLUMNS = (
     "epoch",
@@ -23,6 +22,7 @@ HISTORY_COLUMNS = (
     "best",
     "frames_per_second",
     "seconds",
+    "waiting_seconds",
 )
 
 
@@ -30,7 +30,8 @@ def write_history(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """One line per epoch, epoch 0 being before training; numbers in full precision.
 
     `best` is the best objective so far, `round` and `learning_rate` those of the epoch itself,
-    `train_loss` the mean over its batches, `seconds` without the evaluation.
+    `train_loss` the mean over its batches, `seconds` without the evaluation,
+    of which `waiting_seconds` passed until batches were read.
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, HISTORY_COLUMNS, lineterminator="\n")
@@ -39,30 +40,61 @@ def write_history(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     files.write_text(path, text.getvalue())
 
 
-def peak_memory(device: torch.device) -> dict[str, float]:
-    """Largest memory so far in MB: of the process, and on the GPU where one is used."""
-    unit = 1024**2 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
-    peaks = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit}
-    if device.type == "cuda":
-        peaks["gpu"] = torch.cuda.max_memory_allocated(device) / 1024**2
-    return peaks
+class Events:
+    """The history as TensorBoard shows it, while a training runs.
+
+    A restart begins the folder anew from the history, so that no epoch shows twice.
+    """
+
+    def __init__(
+        self, folder: Path, rows: Sequence[Mapping[str, Any]], *, written: bool = True
+    ) -> None:
+        """`written`: whether this process writes; others do nothing."""
+        self._folder = folder
+        self._writer: SummaryWriter | None = None
+        if written:
+            shutil.rmtree(folder, ignore_errors=True)
+            self._writer = SummaryWriter(str(folder))
+        for row in rows:
+            self.add(row)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Add one line of the history; its numbers show by epoch."""
+        if self._writer is None:
+            return
+        for name, value in row.items():
+            if name != "epoch" and value is not None:
+                self._writer.add_scalar(name, value, row["epoch"])
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Finish writing."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def remove(self) -> None:
+        """Delete the folder; the member is done and has its own."""
+        self.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def machine() -> str:
-    """Processor, and GPU where there is one; a training may go on elsewhere."""
-    parts = environment()["machine"]
-    return " + ".join(str(part) for part in (parts["processor"], parts["gpu"]) if part)
+def write_events(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The whole history of a finished member for TensorBoard, in a folder of its own."""
+    Events(folder, rows).close()
 
 
 class EpochDisplay:
     """Epochs as they pass: one bar on a terminal, one plain line per epoch in a log."""
 
-    def __init__(self, name: str, *, epochs: int) -> None:
+    def __init__(self, name: str, *, epochs: int, shown: bool = True) -> None:
+        """`shown`: whether this process shows anything; others are silent."""
         self._name = name
         self._epochs = epochs
+        self._shown = shown
         self._bar = (
             tqdm(total=epochs, desc=name, unit="epoch", dynamic_ncols=True)
-            if sys.stderr.isatty()
+            if shown and sys.stderr.isatty()
             else None
         )
 
@@ -102,4 +134,5 @@ class EpochDisplay:
             self._line(f"epoch {row['epoch']}/{self._epochs}: {text}, {row['seconds']:.1f} s")
 
     def _line(self, text: str) -> None:
-        print(f"{self._name} {text}", file=sys.stderr, flush=True)
+        if self._shown:
+            print(f"{self._name} {text}", file=sys.stderr, flush=True)

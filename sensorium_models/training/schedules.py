@@ -1,18 +1,21 @@
 """When to keep a state, go back to it, slow down and stop.
 
-A schedule is a pure function of the objectives it has seen: no network, no optimiser, no clock.
-Facts from the card of the factorized baseline, section 8 (published code: neuralpredictors
-`early_stopping` together with PyTorch's `ReduceLROnPlateau`).
+A schedule is a pure function of the step and of the objectives that it has seen: no network, no
+optimiser, no clock. Here is what all have in common and those that follow the step; `plateau` has
+those that follow the objective. Facts: cards of DwiseNeuro (section 4), Dynamic-V1FM (6) and ViV1T
+(part B).
 """
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Generic, TypeVar
 
-from sensorium_models.recipes import PlateauSchedule
-
-# PyTorch's ReduceLROnPlateau leaves the rate alone where it would change by less than this.
-_SMALLEST_DROP = 1e-8
+from sensorium_models.recipes import (
+    ScheduleFreeSchedule,
+    WarmUpConstantCosineSchedule,
+    WarmUpCosineSchedule,
+)
 
 
 @dataclass(frozen=True)
@@ -25,39 +28,32 @@ class Verdict:
 
 
 @dataclass
-class _Counters:
+class Counters:
+    """What a schedule remembers: plain numbers."""
+
     epoch: int = 0
-    round: int = 1
-    bad_epochs: int = 0
     best: float = -math.inf
     best_epoch: int = 0
-    learning_rate: float = 0.0
-    # The learning rate watches the objective on its own: it has not seen the initial objective,
-    # and neither a new round nor a reload resets it.
-    rate_best: float = -math.inf
-    rate_bad_epochs: int = 0
     finished: bool = False
     reason: str = ""
 
 
-class PlateauRounds:
-    """Early stopping in rounds, with a learning rate that drops on a plateau of its own.
+C = TypeVar("C", bound=Counters)
 
-    A round ends after `patience_epochs` epochs in a row without a new best (higher by more than
-    `tolerance`); the best state comes back then and the next round begins. The learning rate
-    drops when the objective has been bad for MORE than `learning_rate_patience_epochs` epochs.
-    With the published patience of 5 for both, a run without improvement after epoch e therefore
-    goes back after e+5, e+10, e+15, stops after e+20, and slows down after e+6, e+12, e+18.
-    """
 
-    def __init__(self, settings: PlateauSchedule, *, learning_rate: float) -> None:
-        self._settings = settings
-        self._counters = _Counters(learning_rate=learning_rate)
+class Schedule(ABC, Generic[C]):
+    """The learning rate at every step, and a verdict after every epoch."""
 
-    @property
-    def learning_rate(self) -> float:
-        """Learning rate of the next epoch."""
-        return self._counters.learning_rate
+    def __init__(self, counters: C) -> None:
+        self._counters = counters
+
+    @abstractmethod
+    def rate(self, step: int) -> float:
+        """Learning rate of the step after `step` steps of the whole training."""
+
+    @abstractmethod
+    def _judged(self, objective: float) -> Verdict:
+        """The verdict on a finite objective of epoch `self.epoch`."""
 
     @property
     def epoch(self) -> int:
@@ -67,16 +63,16 @@ class PlateauRounds:
     @property
     def round(self) -> int:
         """Round of the next epoch, from 1 on."""
-        return self._counters.round
+        return 1
 
     @property
     def best(self) -> float:
-        """Best objective so far, the one before training included."""
+        """Objective of the state that is kept: the best so far, that before training included."""
         return self._counters.best
 
     @property
     def best_epoch(self) -> int:
-        """Epoch of the best objective; 0 is before training."""
+        """Epoch of the state that is kept; 0 is before training."""
         return self._counters.best_epoch
 
     @property
@@ -102,29 +98,12 @@ class PlateauRounds:
     def judge(self, objective: float) -> Verdict:
         """Count one epoch and say what follows from its objective.
 
-        An objective that is not finite ends training with the best state so far.
+        An objective that is not finite ends training with the state that was kept.
         """
-        counters, settings = self._counters, self._settings
-        counters.epoch += 1
+        self._counters.epoch += 1
         if not math.isfinite(objective):
-            return self._finish(f"the objective of epoch {counters.epoch} was {objective}")
-        self._adapt_rate(objective)
-        improved = objective > counters.best + settings.tolerance
-        if improved:
-            counters.best, counters.best_epoch = objective, counters.epoch
-            counters.bad_epochs = 0
-        else:
-            counters.bad_epochs += 1
-        out_of_epochs = counters.epoch >= settings.max_epochs
-        out_of_patience = counters.bad_epochs >= settings.patience_epochs
-        if out_of_epochs:
-            return self._finish(f"{settings.max_epochs} epochs were over", improved=improved)
-        if out_of_patience and counters.round == settings.rounds:
-            return self._finish(f"{settings.rounds} rounds were over")
-        if out_of_patience:
-            counters.round += 1
-            counters.bad_epochs = 0
-        return Verdict(improved=improved, reload_best=out_of_patience, finished=False)
+            return self._finish(f"the objective of epoch {self.epoch} was {objective}")
+        return self._judged(objective)
 
     def state(self) -> dict[str, Any]:
         """Everything that `restore` needs, in plain numbers."""
@@ -132,25 +111,105 @@ class PlateauRounds:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where `state` was taken."""
-        self._counters = _Counters(**state)
-
-    def _adapt_rate(self, objective: float) -> None:
-        counters, settings = self._counters, self._settings
-        if objective > counters.rate_best + settings.tolerance:
-            counters.rate_best = objective
-            counters.rate_bad_epochs = 0
-            return
-        counters.rate_bad_epochs += 1
-        if counters.rate_bad_epochs <= settings.learning_rate_patience_epochs:
-            return
-        counters.rate_bad_epochs = 0
-        slower = max(
-            counters.learning_rate * settings.learning_rate_factor, settings.minimum_learning_rate
-        )
-        if counters.learning_rate - slower > _SMALLEST_DROP:
-            counters.learning_rate = slower
+        self._counters = replace(self._counters, **state)
 
     def _finish(self, reason: str, *, improved: bool = False) -> Verdict:
         self._counters.finished = True
         self._counters.reason = reason
         return Verdict(improved=improved, reload_best=True, finished=True)
+
+
+class _FixedLength(Schedule[Counters]):
+    """Ends after a number of epochs with the weights of the last one."""
+
+    def __init__(self, epochs: int, *, learning_rate: float, steps_per_epoch: int) -> None:
+        super().__init__(Counters())
+        self._epochs = epochs
+        self._learning_rate = learning_rate
+        self._steps_per_epoch = steps_per_epoch
+
+    def _judged(self, objective: float) -> Verdict:
+        # Whatever the objective: the last weights are the ones to keep.
+        self._counters.best, self._counters.best_epoch = objective, self.epoch
+        if self.epoch >= self._epochs:
+            return self._finish(f"{self._epochs} epochs were over", improved=True)
+        return Verdict(improved=True, reload_best=False, finished=False)
+
+
+class WarmUpCosine(_FixedLength):
+    """Linear from 0, then half a cosine, step by step (DwiseNeuro)."""
+
+    def __init__(
+        self, settings: WarmUpCosineSchedule, *, learning_rate: float, steps_per_epoch: int
+    ) -> None:
+        super().__init__(
+            settings.max_epochs, learning_rate=learning_rate, steps_per_epoch=steps_per_epoch
+        )
+        self._settings = settings
+
+    def rate(self, step: int) -> float:
+        warm_up = self._settings.warm_up_epochs * self._steps_per_epoch
+        if step < warm_up:
+            return self._learning_rate * step / warm_up
+        length = self._epochs * self._steps_per_epoch - warm_up
+        return _half_cosine(
+            self._learning_rate, self._settings.minimum_learning_rate, (step - warm_up) / length
+        )
+
+
+class WarmUpConstantCosine(_FixedLength):
+    """Linear over some steps; constant, then half a cosine, epoch by epoch (Dynamic-V1FM)."""
+
+    def __init__(
+        self, settings: WarmUpConstantCosineSchedule, *, learning_rate: float, steps_per_epoch: int
+    ) -> None:
+        super().__init__(
+            settings.max_epochs, learning_rate=learning_rate, steps_per_epoch=steps_per_epoch
+        )
+        self._settings = settings
+
+    def rate(self, step: int) -> float:
+        settings = self._settings
+        regular, epoch = self._learning_rate, step // self._steps_per_epoch
+        if epoch >= settings.constant_epochs:
+            part = (epoch - settings.constant_epochs) / (self._epochs - settings.constant_epochs)
+            regular = _half_cosine(self._learning_rate, settings.minimum_learning_rate, part)
+        if step < settings.warm_up_steps:
+            missing = (1 - step / settings.warm_up_steps) * (1 - settings.warm_up_from)
+            return regular * (1 - missing)
+        return regular
+
+
+@dataclass
+class _PatienceCounters(Counters):
+    bad_epochs: int = 0
+
+
+class ScheduleFree(Schedule[_PatienceCounters]):
+    """A constant rate, whose warm-up is the optimiser's; ends when patience does (ViV1T 2025)."""
+
+    def __init__(self, settings: ScheduleFreeSchedule, *, learning_rate: float) -> None:
+        super().__init__(_PatienceCounters())
+        self._settings = settings
+        self._learning_rate = learning_rate
+
+    def rate(self, step: int) -> float:
+        return self._learning_rate
+
+    def _judged(self, objective: float) -> Verdict:
+        counters, settings = self._counters, self._settings
+        improved = objective > counters.best
+        if improved:
+            counters.best, counters.best_epoch = objective, counters.epoch
+            counters.bad_epochs = 0
+        else:
+            counters.bad_epochs += 1
+        if counters.bad_epochs == settings.patience_epochs:
+            return self._finish(f"{settings.patience_epochs} epochs gained nothing")
+        if counters.epoch >= settings.max_epochs:
+            return self._finish(f"{settings.max_epochs} epochs were over", improved=improved)
+        return Verdict(improved=improved, reload_best=False, finished=False)
+
+
+def _half_cosine(start: float, end: float, part: float) -> float:
+    return end + 0.5 * (start - end) * (1 + math.cos(math.pi * part))

@@ -1,34 +1,54 @@
 """The training of one member as it stands: network, optimiser, schedule, batches, history.
 
-What one step, one epoch and a restart do is here; `loop` says in which order. The step is that of
-the card of the factorized baseline, section 8: gradients of one batch of every animal are summed.
+What one step, one epoch and a restart do is here; `loop` says in which order, `steps` what a batch
+adds to the gradient. A step sums the gradients of its batches (all animals in turn: card of the
+factorized baseline, section 8).
 """
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
+from lightning_fabric import Fabric
 
 from sensorium_models.networks.build import build_encoder
-from sensorium_models.networks.inputs import AnimalInputs, to_device
-from sensorium_models.recipes import PlateauSchedule
+from sensorium_models.networks.encoder import Encoder
 from sensorium_models.recordings.several_animals import AnimalCycle
 from sensorium_models.recordings.store import Recording
 from sensorium_models.systems import System
-from sensorium_models.training.facts import recorded_facts, starting_facts, usable_caps
-from sensorium_models.training.feeding import (
-    ReadAhead,
-    TrainingError,
-    Trials,
-    random_clips,
-    stream_seed,
+from sensorium_models.training.averages import MovingAverage, copied, judged
+from sensorium_models.training.distillation import Teacher
+from sensorium_models.training.facts import (
+    recorded_facts,
+    starting_facts,
+    trial_counts,
+    usable_caps,
 )
-from sensorium_models.training.losses import PoissonLoss
-from sensorium_models.training.records import machine, peak_memory
-from sensorium_models.training.schedules import PlateauRounds
-from sensorium_models.training.validation import ClipObjective, Objective, WholeTrialObjective
+from sensorium_models.training.failures import check_finite, explained
+from sensorium_models.training.feeding import ReadAhead, Trials
+from sensorium_models.training.judging import make_objective
+from sensorium_models.training.optimizers import (
+    Clipper,
+    build_optimizer,
+    fill_missing_gradients,
+    rates,
+    set_rate,
+    trained,
+)
+from sensorium_models.training.plateau import make_schedule
+from sensorium_models.training.processes import (
+    OwnShare,
+    gathered,
+    own_animals,
+    share_statistics,
+    sum_gradients,
+    summed,
+)
+from sensorium_models.training.sampling import make_feed
+from sensorium_models.training.schedules import Schedule
+from sensorium_models.training.steps import Gradients
+from sensorium_models.training.usage import Usage
 
 
 class Training:
@@ -41,78 +61,71 @@ class Training:
         seed: int,
         recordings: Mapping[str, Recording],
         trials: Trials,
-        device: torch.device,
+        fabric: Fabric,
         scored: tuple[int, int | None, int],
         fresh: bool,
+        teacher: Teacher | None = None,
+        data_workers: int = 0,
     ) -> None:
         """`fresh`: not to be restored, so the network needs its starting rates and positions."""
         recipe = system.recipe
-        first_frame, cap_frames, drop_last_frames = scored
+        self._fabric, self._recipe, self._seed = fabric, recipe, seed
+        self._precision = fabric.strategy.precision
         facts = recorded_facts(system, recordings, trials.animals)
-        caps = usable_caps(facts, cap_frames)
-        streams: dict[str, Any] = {"recipe": recipe, "caps": caps, "seed": seed}
+        caps = usable_caps(facts, scored[1])
         if fresh:
             facts = starting_facts(
-                system,
-                facts,
-                recordings=recordings,
-                trials=trials.train,
-                clips=random_clips(recordings, trials.train, purpose="initial rates", **streams),
-                caps=caps,
+                system, facts, recordings=recordings, trials=trials.train, caps=caps, seed=seed
             )
-        self.encoder = build_encoder(system, facts, seed=seed).to(device).train()
-        # The readouts' noise has a stream of its own, whatever building the network drew.
-        torch.manual_seed(stream_seed(seed, "noise"))
-        self._loss = PoissonLoss(recipe.loss)
-        self._optimizer = torch.optim.AdamW(
-            self.encoder.parameters(),
-            lr=recipe.optimizer.learning_rate,
-            betas=recipe.optimizer.betas,
-            eps=recipe.optimizer.epsilon,
-            weight_decay=recipe.optimizer.weight_decay,
+        self.encoder: Encoder = build_encoder(system, facts, seed=seed).to(fabric.device).train()
+        if recipe.compile:
+            cast(Any, self.encoder.core).compile()
+        self._gradients = Gradients(
+            self.encoder,
+            recipe=recipe,
+            counts=trial_counts(recordings, trials.train),
+            fabric=fabric,
+            seed=seed,
+            teacher=teacher,
         )
-        self.schedule = PlateauRounds(
-            cast(PlateauSchedule, recipe.schedule), learning_rate=recipe.optimizer.learning_rate
+        self._optimizer = build_optimizer(recipe.optimizer, recipe.schedule, self.encoder)
+        self._trained = trained(self._optimizer)
+        self._clipper = Clipper(recipe.clipping)
+        self._average: MovingAverage | None = None
+        if recipe.moving_average is not None:
+            self._average = MovingAverage(self.encoder, decay=recipe.moving_average.decay)
+        feed = make_feed(recipe, recordings, trials.train, caps=caps, seed=seed)
+        self.steps_per_epoch = feed.steps_per_epoch
+        self._own = own_animals(fabric, trials.animals)
+        self._batches_per_step, sampler = feed.batches_per_step, feed.sampler
+        if fabric.world_size > 1:
+            sampler = OwnShare(cast(AnimalCycle, sampler), self._own)
+            self._batches_per_step = len(self._own)
+        self._batches = ReadAhead(sampler, device=fabric.device, workers=data_workers)
+        self.schedule: Schedule = make_schedule(
+            recipe.schedule,
+            learning_rate=recipe.optimizer.learning_rate,
+            steps_per_epoch=feed.steps_per_epoch,
         )
-        cycle = AnimalCycle(random_clips(recordings, trials.train, purpose="train", **streams))
-        self.steps_per_epoch = cycle.rounds_per_epoch
-        self._batches = ReadAhead(cycle, device=device)
-        skipped = max(recipe.validation.skip_frames, self.encoder.history_frames)
-        self._objective: Objective
-        if recipe.validation.frames == "clips":
-            self._objective = ClipObjective(
-                self.encoder,
-                device=device,
-                clips=random_clips(
-                    recordings, trials.select, purpose="select", sequential=True, **streams
-                ),
-                frames=recipe.clip_frames - skipped,
-            )
-        else:
-            self._objective = WholeTrialObjective(
-                self.encoder,
-                device=device,
-                system=system,
-                recordings=recordings,
-                trials=trials.select,
-                caps=caps,
-                first_frame=max(first_frame, skipped),
-                drop_last_frames=drop_last_frames,
-            )
-        self._recording_trials = {a: len(recordings[a].trials) for a in trials.animals}
-        self._device = device
-        self._seed = seed
+        self._objective = make_objective(
+            self.encoder,
+            system=system,
+            seed=seed,
+            recordings=recordings,
+            trials=trials.select,
+            caps=caps,
+            scored=scored,
+            device=fabric.device,
+        )
+        if fabric.world_size > 1:
+            self._objective.own = self._own
+            self._objective.collect = lambda scores: gathered(fabric, scores)
+        self._usage = Usage(fabric.device, processes=fabric.world_size)
         self.best: dict[str, torch.Tensor] = {}
         self.history: list[dict[str, Any]] = []
         self.step = 0  # steps taken in this epoch
-        self._loss_sum = 0.0  # of this epoch
-        self._epoch_frames = 0
-        self._epoch_seconds = 0.0
-        self._frames_seen = 0
-        self._started = time.monotonic()
-        self._earlier_seconds = 0.0  # of the processes before this one
-        self._earlier_memory: dict[str, float] = {}
-        self._machines = [machine()]
+        self._epoch = dict.fromkeys(("loss", "batches", "frames", "seconds", "waiting"), 0.0)
+        self._seen = {"clips": 0, "frames": 0}
 
     def close(self) -> None:
         """Stop reading ahead."""
@@ -121,74 +134,81 @@ class Training:
     def begin(self) -> None:
         """Judge the untrained network: the first to be beaten."""
         started = time.monotonic()
-        self.schedule.begin(self.evaluate())
+        objective = self.evaluate()
+        self.schedule.begin(objective)
         self._keep_best()
         self._log(
             round=1,
-            learning_rate=self.schedule.learning_rate,
+            learning_rate=self.schedule.rate(0),
             train_loss=None,
-            objective=self.schedule.best,
+            objective=objective,
             frames_per_second=None,
             seconds=time.monotonic() - started,
+            waiting_seconds=None,
         )
 
     def take_step(self) -> None:
-        """One batch of every animal in turn, gradients summed, then one step of the optimiser.
+        """Add up the gradients of the step's batches, then one step of the optimiser.
 
         Raises:
-            TrainingError: a loss is not finite; the step is not taken.
+            TrainingError: a loss is not finite, or memory is too small; the step is not taken.
         """
         started = time.monotonic()
-        losses, trials = [], []
-        for _ in self._recording_trials:
+        number = self.schedule.epoch * self.steps_per_epoch + self.step
+        set_rate(self._optimizer, self.schedule.rate(number))
+        losses, batches, waited = [], [], 0.0
+        for _ in range(self._batches_per_step):
+            asked = time.monotonic()
             batch = self._batches.next_batch()
-            animal = batch.animal[0]
-            clip = to_device(batch, self._device)
-            rates = self.encoder(clip)  # (B, T_out, N), the last T_out frames of the clip
-            frames = rates.shape[1]
-            inputs = cast(AnimalInputs, self.encoder.inputs[animal])
-            loss = self._loss(
-                rates,
-                inputs.responses(clip)[:, -frames:],
-                recording_trials=self._recording_trials[animal],
-                valid=None if batch.valid.all() else cast(Any, clip.valid)[:, -frames:],
-            )
-            loss = loss + self.encoder.regularizer(animal)  # once for every batch, as published
-            loss.backward()
-            losses.append(loss.detach())
-            trials.append((animal, batch.trial.tolist()))
-            self._epoch_frames += batch.frame.size
+            waited += time.monotonic() - asked
+            with explained(self._gradients, batch, step=number, encoder=self.encoder):
+                losses.append(self._gradients.add(batch, step=number))
+            batches.append(batch)
         values = torch.stack(losses).tolist()
-        for value, (animal, rows) in zip(values, trials, strict=True):
-            if not math.isfinite(value):
-                raise TrainingError(
-                    f"The loss became {value} in epoch {self.schedule.epoch + 1}, step "
-                    f"{self.step + 1}, at animal {animal}, trials {', '.join(map(str, rows))}, "
-                    f"with learning rate {self.schedule.learning_rate:g}. The last checkpoint is "
-                    "kept. Look at these trials, or lower recipe.optimizer.learning_rate and train "
-                    "from the start."
-                )
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.schedule.learning_rate
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        check_finite(
+            values,
+            batches,
+            when=f"epoch {self.schedule.epoch + 1}, step {self.step + 1}",
+            rates=rates(self._optimizer),
+        )
+        self._improve()
+        counted = (
+            sum(values),
+            len(values),
+            sum(len(batch.animal) for batch in batches),
+            sum(batch.frame.size for batch in batches),
+        )
+        total, count, clips, frames = summed(self._fabric, counted)
         self.step += 1
-        self._loss_sum += sum(values)
-        self._epoch_seconds += time.monotonic() - started
+        for key, value in (
+            ("loss", total),
+            ("batches", count),
+            ("frames", frames),
+            ("seconds", time.monotonic() - started),
+            ("waiting", waited),
+        ):
+            self._epoch[key] += value
+        self._seen["clips"] += int(clips)
+        self._seen["frames"] += int(frames)
 
     def evaluate(self, *, interrupt: Callable[[], None] = lambda: None) -> float:
         """The objective of the network as it is now; `interrupt` may raise in between."""
-        return self._objective(interrupt=interrupt)
+        with judged(self.encoder, self._optimizer, self._average):
+            return self._objective(interrupt=interrupt)
 
     def end_epoch(self, *, objective: float) -> None:
         """Keep the network, go back to the best one, or finish, as the schedule says."""
+        epoch = self._epoch
         row = {
             "round": self.schedule.round,
-            "learning_rate": self.schedule.learning_rate,
-            "train_loss": self._loss_sum / (self.step * len(self._recording_trials)),
+            "learning_rate": self.schedule.rate(
+                self.schedule.epoch * self.steps_per_epoch + self.step - 1
+            ),
+            "train_loss": epoch["loss"] / epoch["batches"],
             "objective": objective,
-            "frames_per_second": self._epoch_frames / max(self._epoch_seconds, 1e-9),
-            "seconds": self._epoch_seconds,
+            "frames_per_second": epoch["frames"] / max(epoch["seconds"], 1e-9),
+            "seconds": epoch["seconds"],
+            "waiting_seconds": epoch["waiting"],
         }
         verdict = self.schedule.judge(objective)
         if verdict.improved:
@@ -197,82 +217,81 @@ class Training:
             # Weights and batch statistics; the optimiser's moments stay, as published.
             self.encoder.load_state_dict(self.best)
         self._log(**row)
-        self._frames_seen += self._epoch_frames
-        self.step = self._epoch_frames = 0
-        self._loss_sum = self._epoch_seconds = 0.0
+        self.step = 0
+        self._epoch = dict.fromkeys(epoch, 0.0)
 
     def state(self) -> dict[str, Any]:
-        """Everything that `restore` needs. Tensors are the live ones: save them before going on."""
-        cuda = self._device.type == "cuda"
+        """Everything that `restore` needs. Tensors are the live ones: save them before going on.
+
+        No generator is in it: all noise follows from seed and step.
+        """
         return {
             "encoder": self.encoder.state_dict(),
             "best": self.best,
+            "average": None if self._average is None else self._average.weights,
             "optimizer": self._optimizer.state_dict(),
+            "precision": self._precision.state_dict(),
+            "clipper": self._clipper.state(),
             "schedule": self.schedule.state(),
             "batches": self._batches.state(),
             "objective": self._objective.state(),
-            "random": torch.get_rng_state(),
-            "random_gpu": torch.cuda.get_rng_state(self._device) if cuda else None,
             "history": self.history,
             "step": self.step,
-            "loss_sum": self._loss_sum,
-            "epoch_frames": self._epoch_frames,
-            "epoch_seconds": self._epoch_seconds,
-            "frames_seen": self._frames_seen,
-            "seconds": self._seconds(),
-            "memory": self._memory(),
-            "machines": self._machines,
+            "epoch": dict(self._epoch),
+            "seen": dict(self._seen),
+            "usage": self._usage.report(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on where `state` was taken."""
         self.encoder.load_state_dict(state["encoder"])
         self._optimizer.load_state_dict(state["optimizer"])
+        self._precision.load_state_dict(state["precision"])
+        self._clipper.restore(state["clipper"])
+        if self._average is not None:
+            self._average.restore(state["average"])
         self.best = state["best"]
         self.schedule.restore(state["schedule"])
         self._batches.restore(state["batches"])
         self._objective.restore(state["objective"])
-        torch.set_rng_state(state["random"])
-        if self._device.type == "cuda" and state["random_gpu"] is not None:
-            torch.cuda.set_rng_state(state["random_gpu"], self._device)
         self.history = list(state["history"])
         self.step = state["step"]
-        self._loss_sum = state["loss_sum"]
-        self._epoch_frames = state["epoch_frames"]
-        self._epoch_seconds = state["epoch_seconds"]
-        self._frames_seen = state["frames_seen"]
-        self._earlier_seconds = state["seconds"]
-        self._earlier_memory = state["memory"]
-        self._machines = [*state["machines"], machine()]
+        self._epoch = dict(state["epoch"])
+        self._seen = dict(state["seen"])
+        self._usage.restore(state["usage"])
 
     def report(self) -> dict[str, Any]:
         """What the member's record says of the training itself."""
         return {
             "seed": self._seed,
             "parameters": sum(p.numel() for p in self.encoder.parameters()),
-            "frames_seen": self._frames_seen,
+            "clips_seen": self._seen["clips"],
+            "frames_seen": self._seen["frames"],
             "epochs": self.schedule.epoch,
             "steps": self.schedule.epoch * self.steps_per_epoch,
             "best_epoch": self.schedule.best_epoch,
             "best_objective": self.schedule.best,
             "finished_because": self.schedule.reason,
-            "wall_seconds": self._seconds(),
-            "peak_memory_mb": self._memory(),
-            "machines": self._machines,  # one for every time the training was started
+            **self._usage.report(),
         }
 
+    def _improve(self) -> None:
+        """One step of the optimiser along the gradients, which are used up."""
+        sum_gradients(self._fabric, self._trained)
+        if self._recipe.optimizer.missing_gradients == "zero":
+            fill_missing_gradients(self._trained)
+        if self._recipe.clipping is not None:
+            self._precision.unscale_gradients(self._optimizer)
+            self._clipper(self._trained)
+        self._precision.optimizer_step(self._optimizer)
+        self._optimizer.zero_grad(set_to_none=True)
+        share_statistics(self._fabric, self.encoder, animals=len(self.encoder.animals))
+        if self._average is not None:
+            self._average.update()
+
     def _keep_best(self) -> None:
-        self.best = {
-            name: values.detach().to("cpu", copy=True)
-            for name, values in self.encoder.state_dict().items()
-        }
+        with judged(self.encoder, self._optimizer, self._average):
+            self.best = copied(self.encoder, "cpu")
 
     def _log(self, **row: Any) -> None:
         self.history.append({"epoch": self.schedule.epoch, "best": self.schedule.best, **row})
-
-    def _seconds(self) -> float:
-        return self._earlier_seconds + time.monotonic() - self._started
-
-    def _memory(self) -> dict[str, float]:
-        now = peak_memory(self._device)
-        return {kind: max(mb, self._earlier_memory.get(kind, 0.0)) for kind, mb in now.items()}

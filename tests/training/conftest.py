@@ -13,7 +13,7 @@ import pytest
 
 from sensorium_models.configuration import merged, read_yaml
 from sensorium_models.recordings.preprocess import write_store
-from sensorium_models.systems import SYSTEMS_FOLDER, System
+from sensorium_models.systems import SYSTEMS_FOLDER, System, with_changes
 from sensorium_models.training.loop import train_member
 
 FRAME_SHAPE = (12, 14)
@@ -149,6 +149,55 @@ def small_system(name: str = "factorized_baseline", **changes: Any) -> System:
     return System.model_validate(content)
 
 
+RECIPES = Path(__file__).parent / "recipes"
+
+# What makes a published recipe small enough for the laboratory and able to learn in a few steps.
+SHRUNK_RECIPES: dict[str, dict[str, Any]] = {
+    "dwiseneuro": {
+        "clip_frames": 8,
+        "clips_per_batch": 6,
+        "samples_per_epoch": 36,
+        "optimizer": {"learning_rate": 0.02},
+        "schedule": {"max_epochs": 3, "warm_up_epochs": 1},
+        "moving_average": {"decay": 0.7},
+    },
+    "dynamic_v1fm": {
+        "clip_frames": 16,
+        "clips_per_batch": 4,
+        "optimizer": {"learning_rate": 0.02},
+        "schedule": {"max_epochs": 3, "warm_up_steps": 4, "constant_epochs": 1},
+        "validation": {"skip_frames": 8},
+    },
+    "viv1t": {
+        "clip_frames": 16,
+        "clips_per_batch": 4,
+        "loss": {"correlation_weight": 10.0},
+        "optimizer": {"learning_rate": 0.015, "parts": {"core": {"learning_rate": 0.02}}},
+        "schedule": {"max_epochs": 3, "patience_epochs": 1},
+        "validation": {"skip_frames": 8},
+    },
+    "viv1t_2025": {
+        "clip_frames": 30,
+        "optimizer": {"learning_rate": 0.015, "parts": {"core": {"learning_rate": 0.02}}},
+        "schedule": {"max_epochs": 3, "warm_up_steps": 4},
+        "clipping": {"quantile": 0.9},
+        "compile": False,
+        "validation": {"skip_frames": 8},
+    },
+}
+
+
+def recipe_system(recipe: str, **changes: Any) -> System:
+    """The shrunk factorized baseline, trained by another published recipe; `changes` of that."""
+    if recipe == "factorized_baseline":
+        return small_system(recipe=changes)
+    content = small_system(readout_settings={"sigma_range": 0.1}).model_dump(mode="json")
+    published = read_yaml(RECIPES / f"{recipe}.yaml")
+    shrunk = {"recipe": merged(published, SHRUNK_RECIPES[recipe])}
+    content["recipe"] = with_changes(shrunk, {"recipe": changes})["recipe"]
+    return System.model_validate({**content, "name": recipe})
+
+
 def train_small(laboratory: Laboratory, folder: Path, system: System, **changes: Any) -> Path:
     """Train member seed3 in `folder`; returns the member's folder."""
     arguments: dict[str, Any] = {
@@ -165,6 +214,8 @@ def train_small(laboratory: Laboratory, folder: Path, system: System, **changes:
         "first_scored_frame": 8,
         "cap_frames": 30,
         "drop_last_frames": 1,
+        "score_unit": "per_neuron_train",
+        "compared_tiers": ["oracle"],
         "record": {"fingerprint": {"digest": "abc"}},
     }
     train_member(**{**arguments, **changes})
@@ -182,3 +233,8 @@ def shrunk() -> Callable[..., System]:
 @pytest.fixture(scope="session")
 def train() -> Callable[..., Path]:
     return train_small
+
+
+@pytest.fixture(scope="session")
+def of_recipe() -> Callable[..., System]:
+    return recipe_system

@@ -20,15 +20,17 @@ from sensorium_models.networks.inputs import to_device
 from sensorium_models.networks.members import load_encoder
 from sensorium_models.recordings.several_animals import AnimalCycle
 from sensorium_models.recordings.store import Recording
-from sensorium_models.training import state
+from sensorium_models.training import steps
 from sensorium_models.training.checkpoints import CheckpointError
 from sensorium_models.training.feeding import (
     TrainingError,
     member_trials,
     random_clips,
+    stream_seed,
 )
-from sensorium_models.training.losses import PoissonLoss
+from sensorium_models.training.losses import PoissonLoss, TrialCounts
 from sensorium_models.training.process import Preempted
+from sensorium_models.training.processes import make_fabric
 from sensorium_models.training.state import Training
 
 UNTIMED = ("epoch", "round", "learning_rate", "train_loss", "objective", "best")
@@ -61,7 +63,7 @@ def training_of(laboratory: Any, system: Any, animals: tuple[str, ...] = ("A", "
         seed=3,
         recordings={animal: Recording(laboratory.stores[animal]) for animal in animals},
         trials=member_trials(laboratory.splits, "seed3", animals),
-        device=torch.device("cpu"),
+        fabric=make_fabric(torch.device("cpu"), system.recipe, processes=1),
         scored=(8, 30, 1),
         fresh=True,
     )
@@ -167,7 +169,6 @@ def test_one_step_sums_the_gradients_of_all_animals(
     training = training_of(laboratory, system)
     reference = training_of(laboratory, system)
     # The same noise and clips, one backward pass for the explicit sum of the losses.
-    torch.manual_seed(11)
     caps = {"A": 30, "B": 30}
     recordings = {animal: Recording(path) for animal, path in laboratory.stores.items()}
     trials = member_trials(laboratory.splits, "seed3", ["A", "B"])
@@ -179,32 +180,33 @@ def test_one_step_sums_the_gradients_of_all_animals(
     loss, encoder = PoissonLoss(system.recipe.loss), reference.encoder
     total = torch.zeros(())
     for animal, trials_in_all in (("A", 22), ("B", 13)):  # train, oracle and none
+        counts = TrialCounts(trials_in_all, training=0, training_of_all=0, animals=2)
+        torch.manual_seed(stream_seed(3, f"noise/0/{animal}"))
         clip = to_device(cycle.next_batch(), "cpu")
         assert clip.animal[0] == animal
         target = encoder.inputs[animal].responses(clip)[:, -14:]  # history of two frames
-        total = total + loss(encoder(clip), target, recording_trials=trials_in_all)
+        total = total + loss(encoder(clip), target, counts=counts)
         total = total + encoder.regularizer(animal)
     total.backward()
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=0.005, eps=1e-8, weight_decay=0.01)
     optimizer.step()
 
-    counts = {"backward": 0, "regularizer": 0}
+    called = {"backward": 0, "regularizer": 0}
     backward, regularizer = torch.Tensor.backward, Encoder.regularizer
 
     def counted_backward(self: torch.Tensor, *arguments: Any, **keywords: Any) -> Any:
-        counts["backward"] += 1
+        called["backward"] += 1
         return backward(self, *arguments, **keywords)
 
     def counted_regularizer(self: Encoder, animal: str) -> torch.Tensor:
-        counts["regularizer"] += 1
+        called["regularizer"] += 1
         return regularizer(self, animal)
 
     monkeypatch.setattr(torch.Tensor, "backward", counted_backward)
     monkeypatch.setattr(Encoder, "regularizer", counted_regularizer)
     before = {name: values.clone() for name, values in training.encoder.state_dict().items()}
-    torch.manual_seed(11)
     training.take_step()
-    assert counts == {"backward": 2, "regularizer": 2}
+    assert called == {"backward": 2, "regularizer": 2}
     found, expected = training.encoder.state_dict(), encoder.state_dict()
     moved = 0
     for name, values in expected.items():
@@ -311,7 +313,8 @@ def test_rounds_with_reloads_survive_kills(
         def stop(what: str) -> None:
             nonlocal count
             count += 1
-            if count == 9:  # an evaluation is six batches and no place to go on from
+            # No place to go on from: an evaluation of six batches, or of eleven trials at the end.
+            if count == 13:
                 raise Killed(what)
 
         try:
@@ -397,7 +400,7 @@ def test_a_loss_that_is_not_finite_says_where(
             value = super().__call__(rates, *arguments, **keywords)
             return value * (float("nan") if calls == 12 else 1)  # B in the second step of epoch 2
 
-    monkeypatch.setattr(state, "PoissonLoss", Breaking)
+    monkeypatch.setattr(steps, "PoissonLoss", Breaking)
     pattern = (
         r"The loss became nan in epoch 2, step 2, at animal B, trials \d, \d, "
         r"with learning rate 0\.005\. The last checkpoint is kept"

@@ -125,6 +125,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
             device="cpu",
             threads=1,
             first_scored_frame=50,
+            score_unit=UNIT,
+            compared_tiers=["oracle"],
             record={},
             **FRAMES,
         )

@@ -204,7 +204,8 @@ class InvertedResidual(nn.Module):
         gate = self._gate(torch.cat(means, dim=-1)).flatten(1)  # (B, hidden)
         weights = (project.flatten(1) * gate[:, None]).transpose(1, 2)  # (B, hidden, C')
         shape = hidden[0].shape[:4]
-        narrow = project_bias.repeat(len(x), shape[1:].numel(), 1)
+        weights = weights.to(hidden[0].dtype)
+        narrow = project_bias.to(weights.dtype).repeat(len(x), shape[1:].numel(), 1)
         for h, weight in zip(hidden, weights.split([h.shape[-1] for h in hidden], 1), strict=True):
             narrow.baddbmm_(h.flatten(1, 3), weight)
         return narrow.unflatten(1, shape[1:])

@@ -1,0 +1,130 @@
+"""When a step fails: a loss that is not finite, or memory too small for a batch; and what to try.
+
+What would fit into memory is found by trying, in the order of what it costs: parts of a batch where
+that changes nothing, else activations computed twice, then parts that change the result.
+"""
+
+import gc
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from sensorium_models.networks.encoder import Encoder
+from sensorium_models.recordings.clips import Clip
+from sensorium_models.training.feeding import TrainingError
+from sensorium_models.training.steps import Gradients, has_batch_statistics
+
+
+@contextmanager
+def explained(gradients: Gradients, batch: Clip, *, step: int, encoder: Encoder) -> Iterator[None]:
+    """Turn an error of memory into a sentence that names a setting that fits.
+
+    Raises:
+        TrainingError: memory was too small; the gradients of the step are gone.
+    """
+    try:
+        yield
+        return
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+    # Outside the handler, so that the error no longer holds the tensors of its frames.
+    advice = _fitting(gradients, batch, step=step, encoder=encoder)
+    raise TrainingError(
+        f"Memory is too small for a batch of {len(batch.animal)} clips of {batch.frame.shape[1]} "
+        f"frames (animal {batch.animal[0]}). {advice} The last checkpoint is kept, but belongs to "
+        "the present settings: delete it to train with others."
+    )
+
+
+def check_finite(
+    losses: Sequence[float], batches: Sequence[Clip], *, when: str, rates: Sequence[float]
+) -> None:
+    """Refuse to go on with a loss that is not finite.
+
+    Args:
+        losses, batches: of one step.
+        when: epoch and step, for the message.
+        rates: learning rates in use.
+
+    Raises:
+        TrainingError: a loss is not finite; the message says where.
+    """
+    for loss, batch in zip(losses, batches, strict=True):
+        if math.isfinite(loss):
+            continue
+        trials = batch.trial.tolist()
+        if len(set(batch.animal)) == 1:
+            where = f"animal {batch.animal[0]}, trials {', '.join(map(str, trials))}"
+        else:
+            named = zip(batch.animal, trials, strict=True)
+            where = ", ".join(f"animal {animal} trial {trial}" for animal, trial in named)
+        used = ", ".join(f"{rate:g}" for rate in dict.fromkeys(rates))
+        raise TrainingError(
+            f"The loss became {loss} in {when}, at {where}, with learning rate {used}. The last "
+            "checkpoint is kept. Look at these trials, or lower recipe.optimizer.learning_rate (or "
+            "set precision: float32, or clipping) and train from the start."
+        )
+
+
+def _fitting(gradients: Gradients, batch: Clip, *, step: int, encoder: Encoder) -> str:
+    exact = not has_batch_statistics(encoder)
+    halves = _halves(len(batch.animal))
+    tries: list[tuple[int | None, bool]] = []
+    tries += [(clips, gradients.recompute) for clips in halves] if exact else []
+    tries += [(gradients.clips_per_part, True)] if not gradients.recompute else []
+    tries += [(clips, True) for clips in halves]
+    for clips, recompute in tries:
+        if _fits(gradients, batch, clips, recompute, step=step, encoder=encoder):
+            said = [f"clips_per_part: {clips}"] if clips else []
+            said += ["recompute_activations: true"] if recompute else []
+            said += ["allow_inexact_split: true"] if clips and not exact else []
+            return f"It would fit with recipe: {{{', '.join(said)}}}."
+    return (
+        "Not even single clips with recompute_activations: true would fit; use shorter clips "
+        "(recipe.clip_frames), precision: bf16, or a device with more memory."
+    )
+
+
+def _fits(
+    gradients: Gradients,
+    batch: Clip,
+    clips: int | None,
+    recompute: bool,
+    *,
+    step: int,
+    encoder: Encoder,
+) -> bool:
+    before = gradients.clips_per_part, gradients.recompute
+    gradients.clips_per_part, gradients.recompute = clips, recompute
+    encoder.zero_grad(set_to_none=True)
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    try:
+        gradients.add(batch, step=step)
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        return False
+    finally:
+        gradients.clips_per_part, gradients.recompute = before
+    return True
+
+
+def _halves(clips: int) -> list[int]:
+    """Ever smaller parts: half of the batch, a quarter, ..., one clip."""
+    parts = []
+    while clips > 1:
+        clips = -(-clips // 2)
+        parts.append(clips)
+    return parts
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    # The CPU's allocator raises a plain RuntimeError.
+    return "can't allocate memory" in str(error) or "not enough memory" in str(error)
