@@ -54,7 +54,7 @@ test: lint types
 	$(PYTEST) -m workflow tests
 
 test-faults: $(INSTALLED)
-	$(PYTEST) $(PARALLEL) -m faults tests
+	$(PYTEST) -n $(CORES) -m faults tests
 
 real: $(INSTALLED)
 	$(BIN)/python -m pytest -m real -s tests/real

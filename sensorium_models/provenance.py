@@ -12,7 +12,10 @@ from typing import Any
 
 import sensorium_models
 
-_PACKAGES = ("torch", "numpy", "h5py", "pandas", "scipy", "matplotlib", "snakemake")
+_PACKAGES = (
+    *("torch", "lightning-fabric", "schedulefree", "safetensors"),
+    *("numpy", "h5py", "pandas", "scipy", "matplotlib", "snakemake"),
+)
 
 
 def environment() -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """Fingerprints change with what decides a result and with nothing else."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from sensorium_models import fingerprints
 from sensorium_models.configuration import REPOSITORY
@@ -77,3 +79,27 @@ def test_another_animal_in_the_training_set_is_another_member() -> None:
     )
     assert all(key.startswith("training_set.") for key in changed)
     assert changed
+
+
+def test_another_teacher_is_another_student(tmp_path: Path) -> None:
+    def students(epochs: int) -> dict[str, Any]:
+        # The system's file changes what its teachers are, and not the students.
+        basic = {"recipe": {"schedule": {"max_epochs": epochs}}}
+        distilled = {"recipe": {"distillation": {"teacher": {"stage": "basic"}, "ratio": 0.3}}}
+        content = {
+            "extends": "factorized_baseline",
+            "members": {"stage": ["basic", "distilled"], "seed": [1]},
+            "by_axis": {"stage": {"basic": basic, "distilled": distilled}},
+            "recipe": {
+                "batches": "mixed_animals",
+                "samples_per_epoch": 12,
+                "loss": {"scale": "weighted_clips"},
+            },
+        }
+        (tmp_path / "pair.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+        overrides = {"systems": ["pair"], "systems_folders": [str(tmp_path)]}
+        study = read_study(CONFIG, overrides=overrides)
+        return fingerprints.member(study, "clean", "pair", "distilled-seed1")
+
+    keys = fingerprints.changed_keys(students(10), students(20))
+    assert keys == ["teacher.system.recipe.schedule.max_epochs"]

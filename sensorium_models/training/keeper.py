@@ -46,6 +46,8 @@ class Keeper:
             self._stop(what)
         if any_process(self._fabric, self._told.received):
             self._save(self._training.state())
+            # One that ends before the file is written would take the writing one with it.
+            self._fabric.barrier()
             raise Preempted
         if self._fabric.is_global_zero and time.monotonic() - self._last >= self._seconds:
             self._save(self._training.state())
@@ -71,5 +73,3 @@ class Keeper:
     def _save(self, state: dict) -> None:
         if self._fabric.is_global_zero:
             self._saved.save(state)
-        if self._told.received:
-            self._fabric.barrier()

@@ -149,8 +149,6 @@ def small_system(name: str = "factorized_baseline", **changes: Any) -> System:
     return System.model_validate(content)
 
 
-RECIPES = Path(__file__).parent / "recipes"
-
 # What makes a published recipe small enough for the laboratory and able to learn in a few steps.
 SHRUNK_RECIPES: dict[str, dict[str, Any]] = {
     "dwiseneuro": {
@@ -192,8 +190,10 @@ def recipe_system(recipe: str, **changes: Any) -> System:
     if recipe == "factorized_baseline":
         return small_system(recipe=changes)
     content = small_system(readout_settings={"sigma_range": 0.1}).model_dump(mode="json")
-    published = read_yaml(RECIPES / f"{recipe}.yaml")
-    shrunk = {"recipe": merged(published, SHRUNK_RECIPES[recipe])}
+    published = read_yaml(SYSTEMS_FOLDER / f"{recipe}.yaml")
+    if published.get("inference") == "sliding_windows":
+        content["inference"] = "sliding_windows"
+    shrunk = {"recipe": merged(published["recipe"], SHRUNK_RECIPES[recipe])}
     content["recipe"] = with_changes(shrunk, {"recipe": changes})["recipe"]
     return System.model_validate({**content, "name": recipe})
 

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from sensorium_models.networks.devices import repeatable
 from sensorium_models.networks.encoder import Encoder
 from sensorium_models.networks.inputs import to_device
 from sensorium_models.networks.members import load_encoder
@@ -424,3 +425,19 @@ def test_settings_of_the_process_come_back(
         train(laboratory, tmp_path, shrunk(), threads=2, stop=stop)
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.get_num_threads() == 1
+
+
+def test_exact_kernels_on_a_gpu_only_where_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    gpu = torch.device("cuda")
+    with repeatable(gpu, threads=1):
+        assert not torch.are_deterministic_algorithms_enabled()
+    with repeatable(gpu, threads=1, deterministic=True):
+        # Some kernels have no exact form: PyTorch warns of them instead of failing.
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert not torch.are_deterministic_algorithms_enabled()
+    with repeatable(torch.device("cpu"), threads=1):
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.is_deterministic_algorithms_warn_only_enabled()

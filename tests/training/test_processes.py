@@ -98,6 +98,8 @@ def test_two_processes_stop_together_and_go_on_as_one(
         train(laboratory, tmp_path, system, processes=2, stop=interrupt_first)
     assert caught.value.code == PREEMPTED
     assert not (tmp_path / "member").exists()
+    # The process that was not told waits until the other has written the checkpoint.
+    assert (tmp_path / "running" / "seed3.ckpt").exists()
     train(laboratory, tmp_path, system)
     record = json.loads((tmp_path / "member" / "run.json").read_text())
     assert len(record["machines"]) == 2

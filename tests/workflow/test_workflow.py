@@ -298,3 +298,31 @@ def test_the_full_study_is_planned_without_data(tmp_path: Path) -> None:
     assert jobs["preprocess"] == "10"
     print(f"planned in {seconds:.1f} s")
     assert (REPOSITORY / "config.yaml").exists()
+
+
+TEACHER_AND_STUDENT = """
+extends: factorized_tiny
+title: Teacher and student
+members: {stage: [basic, distilled], seed: [1]}
+by_axis:
+  stage:
+    distilled: {recipe: {distillation: {teacher: {stage: basic}, ratio: 0.36}}}
+recipe:
+  batches: mixed_animals
+  samples_per_epoch: 12
+  loss: {scale: weighted_clips}
+"""
+
+
+def test_a_student_waits_for_its_teacher(tmp_path: Path) -> None:
+    lab = make_lab(tmp_path / "lab")
+    (lab.systems / "pair.yaml").write_text(TEACHER_AND_STUDENT)
+    members = "results/members/clean/pair"
+    planned = lab.plan(f"{members}/distilled-seed1/run.json", config=("systems=[pair]",))
+    assert planned.jobs["train"] == 2
+    student = re.search(r"rule train:\n +input: (.*distilled-seed1.*)\n", planned.output)
+    assert student is not None
+    for name in ("run.json", "weights.safetensors"):
+        assert f"{members}/basic-seed1/{name}" in student.group(1)
+    alone = lab.plan(f"{members}/basic-seed1/run.json", config=("systems=[pair]",))
+    assert alone.jobs["train"] == 1
