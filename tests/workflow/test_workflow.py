@@ -173,6 +173,7 @@ def test_another_seed_trains_and_predicts_one_member(lab: Lab) -> None:
     file = lab.systems / "factorized_tiny.yaml"
     file.write_text(file.read_text().replace("seed: [1, 2]", "seed: [1, 2, 3]"))
     planned = lab.plan("scores").jobs
+    assert planned["split"] == 1
     assert planned["train"] == 1
     assert planned["predict"] == 1
     assert planned["ensemble"] == 1
@@ -292,9 +293,11 @@ def test_the_full_study_is_planned_without_data(tmp_path: Path) -> None:
     table = re.search(r"job +count\n-+ +-+\n(.*?)\ntotal", done.stdout + done.stderr, re.DOTALL)
     assert table
     jobs = dict(line.split() for line in table.group(1).splitlines())
-    # Fourteen factorized members and one control per protocol; the control serves both.
-    assert jobs["train"] == str(14 + 14 + 1)
-    assert jobs["predict"] == str(2 * (14 + 1))
+    # GRU, factorized, DwiseNeuro, Dynamic-V1FM, ViV1T twice and the control.
+    members = 1 + 14 + 14 + 31 + 5 + 5 + 1
+    # GRU, factorized, DwiseNeuro and ViV1T are trained as published and anew for `open`.
+    assert jobs["train"] == str(members + 1 + 14 + 14 + 5)
+    assert jobs["predict"] == str(2 * members)
     assert jobs["preprocess"] == "10"
     print(f"planned in {seconds:.1f} s")
     assert (REPOSITORY / "config.yaml").exists()
