@@ -124,7 +124,8 @@ class Transformer(nn.Module):
 
     def forward(self, x: Tensor, rotary: Turns | None = None, causal: bool = False) -> Tensor:
         keeps = torch.is_grad_enabled()
-        if keeps and not self.recompute:
+        # Without memory (a shape is tried out before any job) there is none to save.
+        if x.is_meta or (keeps and not self.recompute):
             return self._run(x, rotary, causal)
         pieces = x.split(max(1, self.tokens_at_once // x.shape[1]))
         if keeps:
