@@ -21,6 +21,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from memory import peak_megabytes
 
 KEEPING = {
     "MALLOC_MMAP_THRESHOLD_": str(2**32),
@@ -124,12 +125,6 @@ def _plain(name: str, encoder: Any, clip: Any, system: Any, wanted: slice) -> An
     import plain_dynamic_v1fm
 
     return plain_dynamic_v1fm.trial(encoder, clip, wanted=wanted)
-
-
-def peak_megabytes() -> float:
-    """Peak of this process alone; `getrusage` would start from its parent's."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def main() -> None:

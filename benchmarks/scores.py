@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from memory import peak_megabytes
 
 from sensorium_models.evaluation.correlation import correlation
 from sensorium_models.evaluation.responses import RecordedResponses
@@ -44,7 +45,7 @@ class Responses:
             stimulus_type=["movie"] * trials,
             first_response_frame=np.zeros(trials, dtype=int),
             video=number,
-            signature=[f"v{n}" for n in number],
+            video_id=[f"v{n}" for n in number],
         )
 
     def read(self, modality: str, trial: int, start: int, stop: int) -> np.ndarray:
@@ -118,12 +119,6 @@ def plain(folder: Path, videos: int, repeats: int) -> tuple[np.ndarray, np.ndarr
         for values in (responses, predictions)
     ]
     return single, score(*averaged)
-
-
-def peak_megabytes() -> float:
-    """Peak of this process alone; `getrusage` would start from its parent's."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def main() -> None:

@@ -18,18 +18,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from memory import peak_megabytes
 
 from sensorium_models.predictions import Predictions, PredictionWriter
 from sensorium_models.submission import UPLOADS, ExpectedAnimal, write_upload
 
 NAMES = {"kit": "the kit's way", "plain": "the plain way with our values", "ours": "ours"}
 TIER, NAME = next(iter(UPLOADS["bonus_live"].items()))
-
-
-def peak_megabytes() -> float:
-    """Peak of this process alone; `getrusage` would start from its parent's."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def animal(folder: Path) -> ExpectedAnimal:

@@ -51,18 +51,13 @@ class Study:
         return next(tier for tier, role in self.settings.tiers.items() if role == "train")
 
     @property
-    def compared_tiers(self) -> list[str]:
-        """Tiers by which members may be selected; members of all systems are compared on them."""
-        return [tier for tier, role in self.settings.tiers.items() if role == "select"]
-
-    @property
     def unused_tiers(self) -> list[str]:
         """Tiers that serve nothing."""
         return [tier for tier, role in self.settings.tiers.items() if role == "unused"]
 
     @property
     def validation_tiers(self) -> list[str]:
-        """Tiers whose repeated videos pick the best epoch."""
+        """Tiers whose videos may pick the best epoch, and on which members are compared."""
         return [tier for tier, role in self.settings.tiers.items() if role == "select"]
 
     @property

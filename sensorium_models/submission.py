@@ -20,6 +20,7 @@ from sensorium_models import files
 from sensorium_models.predictions import Predictions, scored_frames
 from sensorium_models.progress import track
 from sensorium_models.recordings.store import Recording
+from sensorium_models.study import Study
 
 # Which tiers are uploaded together, and the name that the server expects for each.
 UPLOADS: Mapping[str, Mapping[str, str]] = {
@@ -94,6 +95,25 @@ def expected_animal(
             )
             trials[tier][trial] = scored.stop - scored.start
     return ExpectedAnimal(folder, np.asarray(recording.neuron_ids), trials)
+
+
+def expected_animals(
+    study: Study, protocol: str, stores: Mapping[str, Path]
+) -> dict[str, ExpectedAnimal]:
+    """`expected_animal` for every recording store, by animal, as a study's protocol scores them."""
+    scored = study.settings.scored_frames
+    expected = {}
+    for animal, store in stores.items():
+        with Recording(store) as recording:
+            expected[animal] = expected_animal(
+                recording,
+                folder=study.recording(animal).folder,
+                tiers=study.protocol(protocol).tiers,
+                first_frame=scored.first,
+                cap_frames=scored.cap,
+                drop_last_frames=scored.drop_last,
+            )
+    return expected
 
 
 def uploads_of(tiers: Sequence[str]) -> list[str]:

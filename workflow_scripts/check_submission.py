@@ -5,13 +5,11 @@ python workflow_scripts/check_submission.py predictions.zip [--study config.yaml
 
 import argparse
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 
 from sensorium_models.configuration import REPOSITORY
-from sensorium_models.recordings.store import Recording
 from sensorium_models.study import read_study
-from sensorium_models.submission import expected_animal, problems_of
+from sensorium_models.submission import expected_animals, problems_of
 
 
 def main() -> int:
@@ -22,22 +20,10 @@ def main() -> int:
     options = parser.parse_args()
     try:
         study = read_study(*options.study)
-        scored = study.settings.scored_frames
-        with ExitStack() as stack:
-            animals = {
-                animal: expected_animal(
-                    stack.enter_context(
-                        Recording(study.settings.results / "recordings" / f"{animal}.h5")
-                    ),
-                    folder=study.recording(animal).folder,
-                    tiers=study.protocol(options.protocol).tiers,
-                    first_frame=scored.first,
-                    cap_frames=scored.cap,
-                    drop_last_frames=scored.drop_last,
-                )
-                for animal in study.predicted_animals(options.protocol)
-            }
-            problems = problems_of(options.submission, animals)
+        folder = study.settings.results / "recordings"
+        stores = {a: folder / f"{a}.h5" for a in study.predicted_animals(options.protocol)}
+        animals = expected_animals(study, options.protocol, stores)
+        problems = problems_of(options.submission, animals)
     except (ValueError, OSError) as error:
         problems = [str(error)]
     print("\n".join(problems) or f"{options.submission}: as the server expects it.")

@@ -1,36 +1,27 @@
 """Write one upload of an ensemble for the competition's server, checked as the server would."""
 
-from contextlib import ExitStack
 from pathlib import Path
 
 from sensorium_models.jobs import job
-from sensorium_models.recordings.store import Recording
 from sensorium_models.submission import (
     SubmissionError,
-    expected_animal,
+    expected_animals,
     problems_of,
     write_upload,
 )
 
-with job(snakemake) as study, ExitStack() as stack:
-    protocol, upload = snakemake.wildcards.protocol, snakemake.wildcards.upload
-    scored = study.settings.scored_frames
-    animals = {
-        animal: expected_animal(
-            stack.enter_context(Recording(Path(path))),
-            folder=study.recording(animal).folder,
-            tiers=study.protocol(protocol).tiers,
-            first_frame=scored.first,
-            cap_frames=scored.cap,
-            drop_last_frames=scored.drop_last,
-        )
-        for animal, path in zip(
-            study.predicted_animals(protocol), snakemake.input.recordings, strict=True
-        )
-    }
+with job(snakemake) as study:
+    protocol = snakemake.wildcards.protocol
+    recordings = map(Path, snakemake.input.recordings)
+    stores = dict(zip(study.predicted_animals(protocol), recordings, strict=True))
+    animals = expected_animals(study, protocol, stores)
     output = Path(snakemake.output.upload)
-    predictions = Path(snakemake.input.predictions)
-    write_upload(upload, predictions=predictions, animals=animals, output=output)
+    write_upload(
+        snakemake.wildcards.upload,
+        predictions=Path(snakemake.input.predictions),
+        animals=animals,
+        output=output,
+    )
     if problems := problems_of(output, animals):
         output.unlink()
         raise SubmissionError("\n".join(problems))

@@ -35,7 +35,7 @@ if __name__ == "__main__":
             cap_frames=scored.cap,
             drop_last_frames=scored.drop_last,
             score_unit=study.settings.score_unit,
-            compared_tiers=study.compared_tiers,
+            compared_tiers=study.validation_tiers,
             record={
                 "fingerprint": {
                     "digest": fingerprints.digest(snakemake.params.fingerprint),

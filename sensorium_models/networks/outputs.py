@@ -4,6 +4,7 @@ One class per value of a system's `output:`; its keywords are the `output_settin
 says where a readout's bias starts, given each neuron's mean response.
 """
 
+from abc import ABC, abstractmethod
 from typing import Literal
 
 import torch
@@ -14,12 +15,12 @@ from torch.nn import functional
 _SMALLEST_RATE = 1e-3
 
 
-class Output(nn.Module):
+class Output(nn.Module, ABC):
     """An output nonlinearity: drive of any shape to rates, and where a readout's bias starts."""
 
+    @abstractmethod
     def initial_bias(self, rates: Tensor) -> Tensor:
         """Starting bias (N,) from each neuron's mean response (N,)."""
-        raise NotImplementedError
 
 
 class EluPlusOne(Output):

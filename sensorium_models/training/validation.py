@@ -157,7 +157,33 @@ class ClipObjective(Objective):
             clips.restore(state[animal])
 
 
-class WindowObjective(Objective):
+class TrialObjective(Objective):
+    """What is judged on listed trials, each read from its start."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        device: torch.device,
+        recordings: Mapping[str, Recording],
+        trials: Mapping[str, np.ndarray],
+        caps: Mapping[str, int | None],
+    ) -> None:
+        """`caps`: how much of a trial is read at most, by animal."""
+        super().__init__(encoder, device=device)
+        self._recordings = recordings
+        self._trials = trials
+        self._caps = caps
+
+    @property
+    def animals(self) -> list[str]:
+        return list(self._trials)
+
+    def neurons(self, animal: str) -> int:
+        return self._recordings[animal].neurons
+
+
+class WindowObjective(TrialObjective):
     """Windows laid end to end from the start of every trial; the last frames of each count."""
 
     def __init__(
@@ -174,21 +200,11 @@ class WindowObjective(Objective):
         frames: int,
     ) -> None:
         """A window is `clip_frames` frames, `frame_step` apart; its last `frames` are compared."""
-        super().__init__(encoder, device=device)
-        self._recordings = recordings
-        self._trials = trials
-        self._caps = caps
+        super().__init__(encoder, device=device, recordings=recordings, trials=trials, caps=caps)
         self._clip_frames = clip_frames
         self._frame_step = frame_step
         self._windows_per_batch = windows_per_batch
         self._frames = frames
-
-    @property
-    def animals(self) -> list[str]:
-        return list(self._trials)
-
-    def neurons(self, animal: str) -> int:
-        return self._recordings[animal].neurons
 
     def pairs(self, animal: str) -> Iterator[Pair]:
         recording = self._recordings[animal]
@@ -215,7 +231,7 @@ class WindowObjective(Objective):
             yield rates.cpu().numpy(), recorded.cpu().numpy()
 
 
-class WholeTrialObjective(Objective):
+class WholeTrialObjective(TrialObjective):
     """Every scored frame of every trial."""
 
     def __init__(
@@ -230,21 +246,11 @@ class WholeTrialObjective(Objective):
         first_frame: int,
         drop_last_frames: int,
     ) -> None:
-        """`first_frame` is the first that counts; `caps`: how much of a trial is read at most."""
-        super().__init__(encoder, device=device)
+        """`first_frame` is the first that counts."""
+        super().__init__(encoder, device=device, recordings=recordings, trials=trials, caps=caps)
         self._system = system
-        self._recordings = recordings
-        self._trials = trials
-        self._caps = caps
         self._first_frame = max(first_frame, encoder.history_frames)
         self._drop_last_frames = drop_last_frames
-
-    @property
-    def animals(self) -> list[str]:
-        return list(self._trials)
-
-    def neurons(self, animal: str) -> int:
-        return self._recordings[animal].neurons
 
     def pairs(self, animal: str) -> Iterator[Pair]:
         recording, cap = self._recordings[animal], self._caps[animal]
