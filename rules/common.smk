@@ -4,8 +4,8 @@ from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
 
-from sensorium_models import fingerprints
-from sensorium_models.finished import MemberGuard, store_fingerprint
+from sensorium_models import finished_recordings, fingerprints
+from sensorium_models.finished import MemberGuard
 from sensorium_models.jobs import make_importable
 from sensorium_models.submission import UPLOADS, uploads_of
 from sensorium_models.study import ConfigurationError, load_study
@@ -70,8 +70,15 @@ def animals_from(*kinds):
 
 
 def archive_path(wildcards):
-    folder = STUDY.recording(wildcards.animal).folder
-    return f"{STUDY.settings.archives}/{folder}.zip"
+    return finished_recordings.archive_path(STUDY, wildcards.animal)
+
+
+def archive_state(wildcards):
+    return finished_recordings.archive_state(STUDY, wildcards.animal)
+
+
+def store_fingerprint(wildcards):
+    return finished_recordings.store_fingerprint(STUDY, wildcards.animal)
 
 
 def recordings_of(animals):
@@ -103,12 +110,6 @@ def training_set(wildcards):
     return STUDY.training_set_of(wildcards.system, wildcards.protocol)
 
 
-def split_recordings(wildcards):
-    """Every animal that a member learns from or is tested on, and no other."""
-    animals = STUDY.split_animals(wildcards.training_set, wildcards.system)
-    return recordings_of(animals)
-
-
 def split_of(wildcards):
     return SPLIT.format(
         training_set=training_set(wildcards),
@@ -127,12 +128,25 @@ def splits_of_members(wildcards):
 
 
 def member_record(wildcards):
+    return of_member(wildcards, "run.json")
+
+
+def learned_by_member(wildcards):
+    """What the member learned from, which is what its scores are judged by."""
+    return of_member(wildcards, "split.parquet")
+
+
+def of_member(wildcards, name):
     folder = MEMBER.format(
         training_set=training_set(wildcards),
         system=wildcards.system,
         member=wildcards.member,
     )
-    return f"{folder}/run.json"
+    return f"{folder}/{name}"
+
+
+def learned_by_members(wildcards):
+    return member_files([(training_set(wildcards), wildcards.system)], "split.parquet")
 
 
 def of_members(pattern):
@@ -240,6 +254,10 @@ def protocol_splits(wildcards):
 
 def protocol_trainings(wildcards):
     return [(STUDY.training_set_of(s, wildcards.protocol), s) for s in SYSTEMS]
+
+
+def protocol_learned(wildcards):
+    return member_files(protocol_trainings(wildcards), "split.parquet")
 
 
 def protocol_records(wildcards):

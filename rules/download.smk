@@ -42,7 +42,7 @@ rule download:
         downloads=1,
     params:
         archive=archive_path,
-        state=lambda wildcards: fingerprints.archive_state(STUDY, wildcards.animal),
+        state=archive_state,
     script:
         "../workflow_scripts/download.py"
 
@@ -63,6 +63,6 @@ rule locate:
         mem_mb=500,
         runtime=60,
     params:
-        state=lambda wildcards: fingerprints.archive_state(STUDY, wildcards.animal),
+        state=archive_state,
     script:
         "../workflow_scripts/locate.py"

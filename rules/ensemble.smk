@@ -6,6 +6,7 @@ rule ensemble:
         predictions=of_members(PREDICTIONS),
         recordings=predicted_recordings,
         splits=splits_of_members,
+        learned=learned_by_members,
     output:
         predictions=f"{ENSEMBLE}/predictions.h5",
         moments=f"{ENSEMBLE}/moments.h5",

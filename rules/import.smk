@@ -10,6 +10,7 @@ rule import_member:
         record=f"{MEMBER}/run.json",
         weights=f"{MEMBER}/weights.safetensors",
         history=f"{MEMBER}/history.csv",
+        learned=f"{MEMBER}/split.parquet",
     log:
         f"{LOGS}/import/{{training_set}}/{{system}}/{{member}}.log",
     wildcard_constraints:

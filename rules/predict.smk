@@ -6,6 +6,7 @@ rule predict:
         record=member_record,
         recordings=predicted_recordings,
         split=split_of,
+        learned=learned_by_member,
     output:
         predictions=(
             PREDICTIONS if STUDY.settings.keep_predictions else temp(PREDICTIONS)

@@ -17,7 +17,7 @@ rule preprocess:
         mem_mb=2000,
         runtime=240,
     params:
-        fingerprint=lambda wildcards: store_fingerprint(STUDY, wildcards.animal),
+        fingerprint=store_fingerprint,
     script:
         "../workflow_scripts/preprocess.py"
 

@@ -75,6 +75,7 @@ rule draw_traces:
         ),
         scores=protocol_scores,
         splits=protocol_splits,
+        learned=protocol_learned,
     output:
         pdf=FIGURE.format(figure="traces_{protocol}.pdf"),
         png=FIGURE.format(figure="traces_{protocol}.png"),
@@ -233,6 +234,7 @@ rule tabulate_shared_videos:
 rule tabulate_leakage:
     input:
         splits=protocol_splits,
+        learned=protocol_learned,
     output:
         leakage=multiext(
             TABLE.format(table="leakage_{protocol}"), ".csv", ".md", ".tex", ".json"

@@ -4,7 +4,7 @@
 
 rule split:
     input:
-        recordings=split_recordings,
+        recordings=training_recordings,
     output:
         split=SPLIT,
     log:

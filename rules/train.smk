@@ -14,6 +14,7 @@ rule train:
         record=f"{MEMBER}/run.json",
         weights=f"{MEMBER}/weights.safetensors",
         history=f"{MEMBER}/history.csv",
+        learned=f"{MEMBER}/split.parquet",
         events=directory(f"{MEMBER}/events"),
     log:
         f"{LOGS}/train/{{training_set}}/{{system}}/{{member}}.log",

@@ -4,42 +4,13 @@ Snakemake sees neither edits in an imported package nor values inside a system's
 carry these fingerprints in `params`. Comments, docstrings and formatting leave them as they are.
 """
 
-import ast
 import hashlib
-import importlib.util
 import json
-import sys
 from collections.abc import Mapping
-from functools import cache
-from pathlib import Path
 from typing import Any
 
+from sensorium_models.source_code import PACKAGE, SCRIPTS, meanings
 from sensorium_models.study import Study
-
-_PACKAGE = Path(__file__).resolve().parent
-_SCRIPTS = _PACKAGE.parent / "workflow_scripts"
-
-# Reading the configuration and records, writing files and showing progress change no number: what
-# they decide is in the configuration part of a fingerprint already.
-_NEUTRAL = {
-    "sensorium_models.configuration",
-    "sensorium_models.settings",
-    "sensorium_models.study",
-    "sensorium_models.systems",
-    "sensorium_models.training_sets",
-    "sensorium_models.recipes",
-    "sensorium_models.files",
-    "sensorium_models.progress",
-    "sensorium_models.recordings.download",
-    "sensorium_models.recordings.frame_shape",
-    "sensorium_models.provenance",
-    "sensorium_models.fingerprints",
-    "sensorium_models.finished",
-    "sensorium_models.jobs",
-    "sensorium_models.training.process",
-    "sensorium_models.training.records",
-    "sensorium_models.training.usage",
-}
 
 # Where a published archive is fetched from; its repository and commit say what it is.
 _PLACES = {"server", "mirrors"}
@@ -57,12 +28,8 @@ def source_digest(*modules: str, script: str | None = None) -> str:
     Args:
         script: name of a rule's script in `workflow_scripts/`, whose imports count as well.
     """
-    found: set[tuple[str, Path]] = set()
-    found = found.union(*(_closure(module) for module in modules))
-    if script is not None:
-        file = _SCRIPTS / f"{script}.py"
-        found |= {(script, file)}.union(*(_closure(name) for name in _imports(file)))
-    return digest([(name, _meaning(file)) for name, file in sorted(found)])
+    file = None if script is None else SCRIPTS / f"{script}.py"
+    return digest(meanings(*modules, script=file))
 
 
 def preprocess(study: Study, animal: str) -> str:
@@ -70,7 +37,10 @@ def preprocess(study: Study, animal: str) -> str:
     recording = study.recording(animal)
     return digest(
         {
-            "recording": recording.model_dump(mode="json", exclude={"source": _PLACES}),
+            # Another archive shows in its receipt; here only how one is read.
+            "recording": recording.model_dump(mode="json", exclude={"source"}),
+            "native": recording.source.kind == "native",
+            "resampling": recording.source.model_dump(mode="json").get("resampling"),
             "tiers": study.settings.tiers,
             "frame_rate_hz": study.settings.frame_rate_hz,
             "sources": source_digest(script="preprocess"),
@@ -99,7 +69,7 @@ def split(study: Study, training_set: str, system: str, name: str) -> str:
         {
             **_learned(study, training_set, system),
             "teacher": study.teacher(system, name),
-            "test": study.test_animals(training_set, system),
+            "test": study.tested_tiers(training_set, system),
             "sources": source_digest(script="split"),
         }
     )
@@ -191,7 +161,7 @@ def quality(study: Study, animal: str) -> str:
             "stimulus_types": study.recording(animal).stimulus_types,
             "scored_frames": study.settings.scored_frames.model_dump(mode="json"),
             "score_unit": study.settings.score_unit,
-            "animals": study.settings.animals,
+            "order": study.settings.animals.index(animal),  # by which it has its colour
             "sources": source_digest(script="draw_quality"),
         }
     )
@@ -199,9 +169,9 @@ def quality(study: Study, animal: str) -> str:
 
 def reporting() -> str:
     """What decides figures, tables and the page, given the result files."""
-    folder = _PACKAGE / "reporting"
+    folder = PACKAGE / "reporting"
     data = [f.read_text() for f in sorted(folder.iterdir()) if f.suffix in (".csv", ".jinja")]
-    scripts = [f.stem for f in sorted(_SCRIPTS.glob("*.py"))]
+    scripts = [f.stem for f in sorted(SCRIPTS.glob("*.py"))]
     shown = [name for name in scripts if name.startswith(("draw_", "tabulate_", "page"))]
     return digest({"sources": [source_digest(script=name) for name in shown], "data": data})
 
@@ -229,10 +199,15 @@ def archive_state(study: Study, animal: str) -> str:
     """What an archive is by its source; of one read in place also sizes and times of its files."""
     source = study.recording(animal).source
     if source.kind not in ("directory", "native") or not source.path.exists():
-        return digest(source.model_dump(mode="json", exclude=_PLACES))
+        return digest(without_places(source.model_dump(mode="json")))
     files = [source.path] if source.path.is_file() else sorted(source.path.rglob("*"))
     states = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
     return digest([source.model_dump(mode="json"), states])
+
+
+def without_places(source: Mapping[str, Any]) -> dict[str, Any]:
+    """A source without the addresses that it is fetched from."""
+    return {key: value for key, value in source.items() if key not in _PLACES}
 
 
 def changed_keys(
@@ -275,13 +250,18 @@ def _learned(study: Study, training_set: str, system: str) -> dict[str, Any]:
 
 
 def _recorded(study: Study, animal: str) -> dict[str, Any]:
-    """What an animal's recording is. Where it lies does not matter; how it is simulated does."""
+    """What an animal's recording is. Where it lies does not matter; how it is made does.
+
+    What follows from the code of preprocessing shows in the digest of the store.
+    """
     recording = study.recording(animal)
-    simulated = recording.source.kind == "simulated"
+    source = recording.source.model_dump(mode="json")
     return {
         "folder": recording.folder,
         "neurons": recording.neurons,
-        "simulation": recording.source.model_dump(mode="json") if simulated else None,
+        "simulation": source if recording.source.kind == "simulated" else None,
+        "resampling": source.get("resampling"),
+        "frame_rate_hz": study.settings.frame_rate_hz,
     }
 
 
@@ -290,81 +270,3 @@ def _classes(study: Study, system: str) -> list[str]:
     resolved = study.systems[system]
     paths = [path for path in (resolved.core, resolved.readout, resolved.shifter) if path]
     return [path.split(":")[0] for path in paths]
-
-
-@cache
-def _closure(module: str) -> frozenset[tuple[str, Path]]:
-    found: dict[str, Path] = {}
-    waiting = [module]
-    while waiting:
-        name = waiting.pop()
-        if name in found or name in _NEUTRAL:
-            continue
-        file = _file_of(name)
-        if file is None:
-            continue
-        found[name] = file
-        waiting += _imports(file, f"{name}." if file.name == "__init__.py" else name)
-    return frozenset(found.items())
-
-
-def _file_of(module: str) -> Path | None:
-    """The source of a module of this project or of the user's own; None for installed packages."""
-    top, *inner = module.split(".")
-    root = _root_of(top)
-    if root is None:
-        return None
-    if root.is_file():
-        return root if not inner else None
-    base = root.joinpath(*inner)
-    for file in (base.with_suffix(".py"), base / "__init__.py"):
-        if file.is_file():
-            return file
-    return None
-
-
-@cache
-def _root_of(top: str) -> Path | None:
-    """Folder of a package, or file of a single module, unless it is installed or built in."""
-    if top == _PACKAGE.name:
-        return _PACKAGE
-    # Only the top name is looked up: finding `torch.nn` would import torch.
-    spec = importlib.util.find_spec(top) if top not in sys.stdlib_module_names else None
-    places = list(spec.submodule_search_locations or []) if spec else []
-    if spec is None or "site-packages" in str([spec.origin, *places]):
-        return None
-    if places:
-        return Path(places[0])
-    return Path(spec.origin) if spec.origin else None
-
-
-@cache
-def _imports(file: Path, module: str = "") -> tuple[str, ...]:
-    names: list[str] = []
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            # Relative imports start at the package of the module that holds them.
-            above = module.split(".")[: -node.level] if node.level else []
-            base = ".".join([*above, *filter(None, [node.module])])
-            # `from package import name` may name a module; names that are none are skipped later.
-            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
-    return tuple(names)
-
-
-@cache
-def _meaning(file: Path) -> str:
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            node.body = _without_docstring(node.body)
-    # Source text and not `ast.dump`, whose form differs between versions of Python.
-    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()
-
-
-def _without_docstring(body: list[Any]) -> list[Any]:
-    match body:
-        case [ast.Expr(value=ast.Constant(value=str())), *rest]:
-            return rest
-    return body

@@ -14,10 +14,13 @@ import h5py
 
 from sensorium_models import files, fingerprints
 from sensorium_models.configuration import ConfigurationError
+from sensorium_models.finished_recordings import store_path
 from sensorium_models.study import Study
 
+# What a member learned from, by which it is judged ever after.
+LEARNED_SPLIT = "split.parquet"
 # All of these make a finished member.
-OUTPUTS = ("run.json", "weights.safetensors", "history.csv")
+OUTPUTS = ("run.json", "weights.safetensors", "history.csv", LEARNED_SPLIT)
 
 
 class MemberGuard:
@@ -74,15 +77,16 @@ class MemberGuard:
         record = read_record(folder)
         if record is None:
             return []
+        adopted = read_adopted(folder) or {}
         wanted = fingerprints.member(self._study, training_set, system, member)
-        present = self._present_recordings(record)
-        adopted = read_adopted(folder)
-        if adopted == {"fingerprint": wanted, "recordings": present}:
-            return []
-        return [
-            *fingerprints.changed_keys(record["fingerprint"]["content"], wanted),
-            *fingerprints.changed_keys(record["recordings"], present, "recordings."),
-        ]
+        changed = []
+        if wanted != adopted.get("fingerprint"):
+            changed += fingerprints.changed_keys(record["fingerprint"]["content"], wanted)
+        accepted = adopted.get("recordings", {})
+        for animal, digest in self._present_recordings(record).items():
+            if digest not in (record["recordings"][animal], accepted.get(animal)):
+                changed.append(f"recordings.{animal}")
+        return changed
 
     def adopt(self) -> list[str]:
         """Record that every changed finished member stands as it is; returns their names."""
@@ -114,7 +118,7 @@ class MemberGuard:
         """Digests of the member's recordings as they are now; unchanged where a store is absent."""
         present = dict(record["recordings"])
         for animal in present:
-            store = self._study.settings.results / "recordings" / f"{animal}.h5"
+            store = store_path(self._study, animal)
             if store.exists():
                 with h5py.File(store, "r", locking=False) as file:
                     present[animal] = str(file.attrs["digest"])
@@ -137,22 +141,6 @@ class MemberGuard:
                 "which is recorded, with --config adopt_members=true.",
             ]
         )
-
-
-def store_fingerprint(study: Study, animal: str) -> str:
-    """What the preprocessing rule carries in its `params`.
-
-    A store outlives its archive: where the archive is gone, nothing could make the store anew, so
-    one that is there keeps the fingerprint that it was made with.
-    """
-    store = study.settings.results / "recordings" / f"{animal}.h5"
-    receipt = study.settings.results / "receipts" / f"{animal}.json"
-    if store.exists() and receipt.exists():
-        archive = Path(json.loads(receipt.read_text(encoding="utf-8"))["archive"])
-        if not archive.exists():
-            with h5py.File(store, "r", locking=False) as file:
-                return str(file.attrs["fingerprint"])
-    return fingerprints.preprocess(study, animal)
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:

@@ -159,24 +159,13 @@ class Study:
         """Animals that a protocol predicts."""
         return self.group(self.protocol(protocol).animals)
 
-    def test_animals(self, training_set: str, system: str) -> dict[str, list[str]]:
-        """Tiers to predict by animal, over all protocols that this training set serves."""
-        tiers: dict[str, list[str]] = {}
-        for protocol in self.settings.protocols:
-            if self.training_set_of(system, protocol) != training_set:
-                continue
-            for animal in self.predicted_animals(protocol):
-                known = tiers.setdefault(animal, [])
-                known += [t for t in self.protocol(protocol).tiers if t not in known]
-        return tiers
+    def tested_tiers(self, training_set: str, system: str) -> dict[str, list[str]]:
+        """Tiers that members may be tested on, by animal: whatever protocols the study chose.
 
-    def split_animals(self, training_set: str, system: str) -> list[str]:
-        """Animals that members learn from, are selected on or tested on, in the study's order."""
-        named = {
-            *self.training_animals(training_set, system),
-            *self.test_animals(training_set, system),
-        }
-        return [animal for animal in self.settings.animals if animal in named]
+        Every animal that a protocol predicts is one that they learned from.
+        """
+        tiers = [tier for tier, role in self.settings.tiers.items() if role in ("select", "test")]
+        return dict.fromkeys(self.training_animals(training_set, system), tiers)
 
     def _training_set(self, training_set: str, system: str) -> TrainingSet:
         return self.systems[system].training_sets[typing.cast(TrainingSetName, training_set)]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sensorium_models import fingerprints
+from sensorium_models import fingerprints, source_code
 from sensorium_models.configuration import REPOSITORY
 from sensorium_models.study import read_study
 
@@ -15,7 +15,7 @@ CONFIG = REPOSITORY / "config.yaml"
 
 @pytest.fixture(autouse=True)
 def _forget_sources() -> None:
-    for cached in (fingerprints._closure, fingerprints._imports, fingerprints._meaning):
+    for cached in (source_code.closure, source_code.imports, source_code.meaning):
         cached.cache_clear()
 
 
@@ -26,13 +26,13 @@ def test_comments_docstrings_and_formatting_do_not_count(tmp_path: Path) -> None
         '"""Doc."""\n\ndef f(\n    x,\n):  # note\n    """Doc."""\n    return x + 1\n'
     )
     other.write_text("def f(x):\n    return x+2\n")
-    assert fingerprints._meaning(plain) == fingerprints._meaning(dressed)
-    assert fingerprints._meaning(plain) != fingerprints._meaning(other)
+    assert source_code.meaning(plain) == source_code.meaning(dressed)
+    assert source_code.meaning(plain) != source_code.meaning(other)
 
 
 def test_a_member_depends_on_its_own_core_and_not_on_others() -> None:
     study = read_study(CONFIG)
-    closure = {name for name, _ in fingerprints._closure("sensorium_models.training.loop")}
+    closure = {name for name, _ in source_code.closure("sensorium_models.training.loop")}
     assert "sensorium_models.recordings.clips" in closure
     assert "sensorium_models.training.state" in closure
     # A core of one system is no reason to train another one again.

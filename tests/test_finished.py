@@ -41,7 +41,7 @@ def finish_files(which: Study, member: str) -> None:
     """Leave everything that a training leaves."""
     finish(which, member)
     folder = MemberGuard(which).folder("clean", "factorized_baseline", member)
-    for name in ("weights.safetensors", "history.csv"):
+    for name in ("weights.safetensors", "history.csv", "split.parquet"):
         (folder / name).touch()
 
 

@@ -109,7 +109,7 @@ def split(study: Study, training_set: str, member: str) -> pd.DataFrame:
         videos=videos(study),
         train=study.training_tiers(training_set, "mine"),
         select=study.select_tiers(training_set, "mine"),
-        test_tiers=study.test_animals(training_set, "mine"),
+        test_tiers=study.tested_tiers(training_set, "mine"),
         fold=Fold(*fold) if fold else None,
         distilled=study.teacher("mine", member) is not None,
     )

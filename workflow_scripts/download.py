@@ -10,4 +10,5 @@ with job(snakemake) as study:
     source = study.recording(animal).source
     archive = Path(snakemake.params.archive)
     published = gin.obtain(source, archive)
-    download.write_receipt(Path(snakemake.output.receipt), animal, source, archive, published)
+    receipt, state = Path(snakemake.output.receipt), snakemake.params.state
+    download.write_receipt(receipt, animal, source, archive, published, state)

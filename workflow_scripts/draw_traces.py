@@ -6,7 +6,7 @@ import pandas as pd
 
 from sensorium_models.evaluation.responses import open_responses
 from sensorium_models.jobs import job
-from sensorium_models.recordings.splits import leaked_trials, read_splits
+from sensorium_models.recordings.splits import leaked_trials, read_judged
 from sensorium_models.reporting import style
 from sensorium_models.reporting.traces import draw, shown_animal_and_tier
 
@@ -21,7 +21,8 @@ with job(snakemake) as study:
     # What one of the shown systems has seen in training is an example for none of them.
     left_out = {
         int(trial)
-        for splits in map(read_splits, map(Path, snakemake.input.splits))
+        for paths in zip(snakemake.input.splits, snakemake.input.learned, strict=True)
+        for splits in [read_judged(paths[:1], paths[1:])]
         for member in splits["member"].unique()
         for trial in leaked_trials(splits, [member], [animal], [tier])[animal]
     }

@@ -5,7 +5,7 @@ from pathlib import Path
 from sensorium_models.ensemble import build_ensemble
 from sensorium_models.evaluation.responses import open_responses
 from sensorium_models.jobs import job
-from sensorium_models.recordings.splits import leaked_trials, read_all_splits
+from sensorium_models.recordings.splits import leaked_trials, read_judged
 
 with job(snakemake) as study:
     protocol, system = snakemake.wildcards.protocol, snakemake.wildcards.system
@@ -20,7 +20,7 @@ with job(snakemake) as study:
             moments=Path(snakemake.output.moments),
             mean=Path(snakemake.output.mean),
             left_out=leaked_trials(
-                read_all_splits(snakemake.input.splits),
+                read_judged(snakemake.input.splits, snakemake.input.learned),
                 study.members(system),
                 animals,
                 study.protocol(protocol).tiers,

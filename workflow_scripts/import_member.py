@@ -4,6 +4,7 @@ from pathlib import Path
 
 from sensorium_models import fingerprints
 from sensorium_models.jobs import job
+from sensorium_models.recordings.splits import read_splits
 from sensorium_models.training.importing import import_member
 
 with job(snakemake) as study:
@@ -21,7 +22,7 @@ with job(snakemake) as study:
         checkpoint=Path(snakemake.input.checkpoint),
         recordings=dict(zip(animals, map(Path, snakemake.input.recordings), strict=True)),
         folders={animal: study.recording(animal).folder for animal in animals},
-        splits=Path(snakemake.input.split),
+        splits=read_splits(Path(snakemake.input.split)),
         output=output,
         record={
             "fingerprint": {

@@ -9,4 +9,5 @@ with job(snakemake) as study:
     animal = snakemake.wildcards.animal
     source = study.recording(animal).source
     archive = download.locate(source)
-    download.write_receipt(Path(snakemake.output.receipt), animal, source, archive)
+    receipt, state = Path(snakemake.output.receipt), snakemake.params.state
+    download.write_receipt(receipt, animal, source, archive, state=state)

@@ -8,7 +8,7 @@ from sensorium_models.evaluation.scores import score_member
 from sensorium_models.inference import predict
 from sensorium_models.jobs import job
 from sensorium_models.predictions import frame_convention
-from sensorium_models.recordings.splits import leaked_trials, predicted_trials, read_splits
+from sensorium_models.recordings.splits import leaked_trials, predicted_trials, read_judged
 from sensorium_models.recordings.store import digests
 
 with job(snakemake) as study:
@@ -17,7 +17,7 @@ with job(snakemake) as study:
     )
     animals, tiers = study.predicted_animals(protocol), study.protocol(protocol).tiers
     recordings = dict(zip(animals, map(Path, snakemake.input.recordings), strict=True))
-    splits = read_splits(Path(snakemake.input.split))
+    splits = read_judged([snakemake.input.split], [snakemake.input.learned])
     scored = study.settings.scored_frames
     predict(
         Path(snakemake.input.record).parent,

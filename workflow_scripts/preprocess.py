@@ -11,12 +11,12 @@ from sensorium_models.recordings.stimulus_types import type_notes
 from sensorium_models.recordings.store import Recording
 
 with job(snakemake) as study:
-    animal = snakemake.wildcards.animal
+    animal, receipt = snakemake.wildcards.animal, Path(snakemake.input.receipt)
     recording = study.recording(animal)
     source = recording.source
     native = source.kind == "native"
     write_store(
-        archive=download.archive_of(Path(snakemake.input.receipt)),
+        archive=download.archive_of(receipt),
         store=Path(snakemake.output.store),
         animal=animal,
         neurons=recording.neurons,
@@ -27,6 +27,7 @@ with job(snakemake) as study:
         unused_tiers=study.unused_tiers,
         fingerprint=snakemake.params.fingerprint,
         stimulus_types=recording.stimulus_types,
+        checksum=download.checksum_of(receipt),
         resampling=Resampling(**source.resampling.model_dump()) if native else None,
     )
     with Recording(Path(snakemake.output.store)) as written:

@@ -18,7 +18,7 @@ with job(snakemake) as study:
         videos=with_hashes(videos_table(recordings), recordings),
         train=study.training_tiers(training_set, system),
         select=study.select_tiers(training_set, system),
-        test_tiers=study.test_animals(training_set, system),
+        test_tiers=study.tested_tiers(training_set, system),
         fold=Fold(*fold) if fold else None,
         distilled=study.teacher(system, member) is not None,
     )

@@ -2,19 +2,22 @@
 
 from pathlib import Path
 
+import pandas as pd
+
 from sensorium_models.jobs import job
-from sensorium_models.recordings.splits import read_all_splits
+from sensorium_models.recordings.splits import read_judged
 from sensorium_models.reporting import tables
 from sensorium_models.reporting.leakage import leakage_table
 
 with job(snakemake) as study:
     protocol = snakemake.wildcards.protocol
     animals = study.predicted_animals(protocol)
-    paths: dict[str, list[Path]] = {}
-    for path in map(Path, snakemake.input.splits):
-        paths.setdefault(path.parent.name, []).append(path)
+    splits: dict[str, list[pd.DataFrame]] = {}
+    # Both in the order of the members.
+    for path, learned in zip(snakemake.input.splits, snakemake.input.learned, strict=True):
+        splits.setdefault(Path(path).parent.name, []).append(read_judged([path], [learned]))
     table = leakage_table(
-        {system: read_all_splits(files) for system, files in paths.items()},
+        {system: pd.concat(tables) for system, tables in splits.items()},
         protocol=protocol,
         animals=animals,
         tiers=study.protocol(protocol).tiers,

@@ -58,7 +58,8 @@ def load_encoder(folder: Path, recordings: Mapping[str, Path]) -> Encoder:
                 raise ValueError(
                     f"{folder}: this member was trained on another recording of animal {animal} "
                     f"(digest {trained_with[:12]}) than {recordings[animal]} holds (digest "
-                    f"{recording.digest[:12]}); bring that one back or train again"
+                    f"{recording.digest[:12]}); bring that one back, or say --config "
+                    "replace_members=true to train again or adopt_members=true to use it as it is"
                 )
             # What only starts a training is overwritten by the weights.
             facts[animal] = animal_facts(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from sensorium_models.recordings.splits import TRAINED_ROLES, shown_ids
+from sensorium_models.recordings.splits import TRAINED_ROLES, shows_any_of
 
 SHARED_COLUMNS = (
     "animal",
@@ -139,8 +139,8 @@ def audit_members(
     tested = by_role.get("test", nothing)
     tested = tested[tested["animal"].isin(list(animals)) & tested["tier"].isin(list(tiers))]
     selecting = by_role.get("select", nothing)
-    own, taught = (shown_ids(by_role.get(role, nothing)) for role in TRAINED_ROLES)
-    trained = own | taught
+    own, taught = (by_role.get(role, nothing) for role in TRAINED_ROLES)
+    trained = pd.concat([own, taught])
     is_withheld = pd.Series(
         [
             tier in withheld.get(animal, ())
@@ -149,7 +149,7 @@ def audit_members(
         index=tested.index,
         dtype=bool,
     )
-    by_member, by_any = tested["video_id"].isin(own), tested["video_id"].isin(trained)
+    by_member, by_any = shows_any_of(tested, own), shows_any_of(tested, trained)
     scored = tested[~is_withheld & ~by_any]
     return MemberAudit(
         scored=scored,
@@ -157,7 +157,7 @@ def audit_members(
         trained_on=tested[~is_withheld & by_member],
         teacher_trained_on=tested[~is_withheld & by_any & ~by_member],
         withheld_trained_on=tested[is_withheld & by_any],
-        scored_selected_on=scored[scored["video_id"].isin(shown_ids(selecting))],
+        scored_selected_on=scored[shows_any_of(scored, selecting)],
         selecting=selecting,
-        selecting_trained_on=selecting[selecting["video_id"].isin(trained)],
+        selecting_trained_on=selecting[shows_any_of(selecting, trained)],
     )

@@ -34,10 +34,12 @@ def write_receipt(
     source: Source,
     archive: Path,
     published: Mapping[str, Any] | None = None,
+    state: str | None = None,
 ) -> None:
     """Open the archive, take its checksum, and write the receipt.
 
     Args:
+        state: what the workflow compares to see that another archive is wanted.
         published: what its publisher says of a downloaded archive, and how it came here.
 
     Raises:
@@ -52,9 +54,15 @@ def write_receipt(
             "bytes": opened.uncompressed_bytes,
             "source": source.model_dump(mode="json"),
             "published": dict(published) if published else None,
+            "state": state,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
         }
     files.write_json(receipt, content)
+
+
+def checksum_of(receipt: Path) -> str:
+    """The checksum that the archive of a receipt had when it was written."""
+    return str(json.loads(receipt.read_text(encoding="utf-8"))["checksum"])
 
 
 def archive_of(receipt: Path) -> Path:

@@ -58,6 +58,7 @@ def write_store(
     stimulus_types: Mapping[str, Sequence[str]] | None,
     fingerprint: str = "",
     resampling: Resampling | None = None,
+    checksum: str | None = None,
 ) -> None:
     """Write the recording store of one animal, atomically.
 
@@ -74,6 +75,7 @@ def write_store(
         resampling: of a recording at native rates; its trials with gaps go into the first of
             `unused_tiers`.
         stimulus_types: per tier the types that this animal shows in it; other tiers show movies.
+        checksum: that the archive must have, as its receipt says.
 
     Raises:
         ArchiveError: the archive cannot be used as it is; no store is left behind.
@@ -98,12 +100,19 @@ def write_store(
         needed = bytes_needed(source, plan)
         store.parent.mkdir(parents=True, exist_ok=True)
         check_room(store, needed)
+        found_checksum = source.checksum()
+        if checksum not in (None, found_checksum):
+            raise ArchiveError(
+                f"{source.path}: has changed since its receipt was written (checksum"
+                f" {found_checksum[:12]}, then {checksum[:12]}). Bring the archive of animal"
+                f" {animal} back, or remove the receipt if the change is meant."
+            )
         attributes = {
             "schema_version": SCHEMA_VERSION,
             "animal": animal,
             "folder": source.folder,
             "source": source.path.name,
-            "source_checksum": source.checksum(),
+            "source_checksum": found_checksum,
             "frame_rate_hz": float(frame_rate_hz),
             "fingerprint": fingerprint,
             **_resampling(source, plan, frame_rate_hz),

@@ -4,6 +4,7 @@ Written before any training, read by training, scoring and the leakage audit. A 
 video a member was trained on, in any animal, is never scored for it.
 """
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,9 +157,36 @@ def read_splits(path: Path) -> pd.DataFrame:
     return splits
 
 
-def read_all_splits(paths: Iterable[Path]) -> pd.DataFrame:
-    """The tables of several members as one."""
-    return pd.concat([read_splits(Path(path)) for path in paths], ignore_index=True)
+def learned_from(
+    splits: pd.DataFrame, member: str, teacher: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """The rows that made `member`, to be kept with it: what it was trained and selected on.
+
+    Args:
+        teacher: the like of its teacher, whatever the present split says of that one.
+    """
+    rows = _rows_of(splits, member)
+    rows = rows[rows["role"] != "test"]
+    if teacher is not None:
+        seen = teacher[teacher["role"].isin(TRAINED_ROLES)]
+        seen = seen.drop_duplicates(["animal", "trial"]).assign(member=member, role="teacher_train")
+        rows = pd.concat([rows[rows["role"] != "teacher_train"], seen])
+    return rows.reset_index(drop=True)
+
+
+def read_judged(splits: Iterable[Path], learned: Iterable[Path]) -> pd.DataFrame:
+    """Members with the trials that they are tested on now and those that they learned from then.
+
+    A finished member may stand although its training set has changed since (`adopt_members`); what
+    it has seen is what it was trained on, not what the present split would train it on.
+
+    Args:
+        splits: present tables, of which the tested trials count.
+        learned: the tables of `learned_from` that lie with these members.
+    """
+    tested = [read_splits(Path(path)) for path in splits]
+    tested = [table[table["role"] == "test"] for table in tested]
+    return pd.concat([*tested, *map(read_splits, map(Path, learned))], ignore_index=True)
 
 
 def trials_of(splits: pd.DataFrame, member: str, animal: str, role: str) -> np.ndarray:
@@ -170,10 +198,25 @@ def trials_of(splits: pd.DataFrame, member: str, animal: str, role: str) -> np.n
     return np.sort(rows["trial"].to_numpy(dtype=np.int64))
 
 
-def trained_on(splits: pd.DataFrame, member: str) -> set[str]:
-    """Ids of the videos that `member` or its teacher was trained on, in any animal."""
+def trial_digests(splits: pd.DataFrame, member: str) -> dict[str, dict[str, str]]:
+    """A short hash of the trials that train and of those that select `member`, by role and animal.
+
+    Equal exactly where the trials are; an animal without any is left out.
+    """
     rows = _rows_of(splits, member)
-    return shown_ids(rows[rows["role"].isin(TRAINED_ROLES)])
+    return {
+        role: {
+            str(animal): _digest(part["trial"].to_numpy())
+            for animal, part in rows[rows["role"] == role].groupby("animal", sort=False)
+        }
+        for role in ("train", "select")
+    }
+
+
+def trained_rows(splits: pd.DataFrame, members: Iterable[str]) -> pd.DataFrame:
+    """The rows on which any of `members` or its teacher was trained: what an ensemble has seen."""
+    rows = pd.concat([_rows_of(splits, member) for member in members])
+    return rows[rows["role"].isin(TRAINED_ROLES)]
 
 
 def shown_ids(rows: pd.DataFrame) -> set[str]:
@@ -182,9 +225,14 @@ def shown_ids(rows: pd.DataFrame) -> set[str]:
     return set(rows["video_id"]) | near
 
 
-def members_trained_on(splits: pd.DataFrame, members: Iterable[str]) -> set[str]:
-    """Ids of the videos that any of `members` was trained on: what an ensemble has seen."""
-    return set().union(*(trained_on(splits, member) for member in members))
+def shows_any_of(rows: pd.DataFrame, trained: pd.DataFrame) -> pd.Series:
+    """Which rows of a split show a video of the rows `trained`, or another version of one; bool.
+
+    Either side may be the one that tells of the other: a table knows its own animals only.
+    """
+    own = set(trained["video_id"])
+    told = [not own.isdisjoint(names.split()) for names in rows["near_ids"]]
+    return rows["video_id"].isin(shown_ids(trained)) | pd.Series(told, rows.index, dtype=bool)
 
 
 def predicted_trials(
@@ -203,10 +251,9 @@ def leaked_trials(
     splits: pd.DataFrame, members: Sequence[str], animals: Sequence[str], tiers: Sequence[str]
 ) -> dict[str, np.ndarray]:
     """Test trials of each animal whose video ANY of `members` was trained on: never scored."""
-    seen = members_trained_on(splits, members)
     rows = _rows_of(splits, members[0])
     rows = rows[(rows["role"] == "test") & rows["tier"].isin(list(tiers))]
-    rows = rows[rows["video_id"].isin(seen)]
+    rows = rows[shows_any_of(rows, trained_rows(splits, members))]
     return {
         animal: np.sort(rows.loc[rows["animal"] == animal, "trial"].to_numpy(dtype=np.int64))
         for animal in animals
@@ -238,6 +285,10 @@ def _without(fold: Fold, training: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataF
             " out learns nothing of that animal. Use more folds, or leave the animal out."
         )
     return kept, left_out
+
+
+def _digest(trials: np.ndarray) -> str:
+    return hashlib.sha256(np.sort(trials).astype("<i8").tobytes()).hexdigest()[:16]
 
 
 def _rows_of(splits: pd.DataFrame, member: str) -> pd.DataFrame:

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from sensorium_models.finished import LEARNED_SPLIT
 from sensorium_models.recipes import Recipe
 from sensorium_models.recordings import splits as split_lists
 from sensorium_models.recordings.clips import Clip
@@ -41,30 +42,32 @@ class Trials:
         """Animals that the member learns from, in the order in which they take turns."""
         return list(self.train)
 
-    def digests(self) -> dict[str, dict[str, str]]:
-        """A short hash of every list, by role and animal: equal exactly if the trials are."""
-        return {
-            role: {
-                animal: hashlib.sha256(np.asarray(rows, dtype="<i8").tobytes()).hexdigest()[:16]
-                for animal, rows in lists.items()
-            }
-            for role, lists in (("train", self.train), ("select", self.select))
-        }
+
+def keep_learned(
+    folder: Path, splits: pd.DataFrame, member: str, teacher: Path | None = None
+) -> None:
+    """Write what `member` learned from beside its weights, by which it is judged ever after.
+
+    Args:
+        teacher: folder of the finished member that it learned from, if any.
+    """
+    taught = None if teacher is None else split_lists.read_splits(teacher / LEARNED_SPLIT)
+    rows = split_lists.learned_from(splits, member, taught)
+    split_lists.write_splits(rows, folder / LEARNED_SPLIT)
 
 
-def member_trials(splits: pd.DataFrame | Path, member: str, animals: Sequence[str]) -> Trials:
+def member_trials(splits: pd.DataFrame, member: str, animals: Sequence[str]) -> Trials:
     """Training and selecting trials of a member; `animals` decides the order.
 
     Raises:
         TrainingError: nothing to learn from, nothing to select on, or an animal that selects but is
             not learned from.
     """
-    table = splits if isinstance(splits, pd.DataFrame) else split_lists.read_splits(splits)
     chosen = {
         role: {
             animal: rows
             for animal in animals
-            if len(rows := np.sort(split_lists.trials_of(table, member, animal, role)))
+            if len(rows := np.sort(split_lists.trials_of(splits, member, animal, role)))
         }
         for role in ("train", "select")
     }

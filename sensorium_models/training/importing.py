@@ -18,9 +18,10 @@ from sensorium_models.networks.build import animal_facts, build_encoder
 from sensorium_models.networks.members import save_weights
 from sensorium_models.networks.published import load_published, read_checkpoint
 from sensorium_models.provenance import environment
+from sensorium_models.recordings.splits import trial_digests
 from sensorium_models.recordings.store import Recording
 from sensorium_models.systems import System
-from sensorium_models.training.feeding import member_trials
+from sensorium_models.training.feeding import keep_learned
 from sensorium_models.training.records import write_history
 
 
@@ -33,11 +34,11 @@ def import_member(
     checkpoint: Path,
     recordings: Mapping[str, Path],
     folders: Mapping[str, str],
-    splits: pd.DataFrame | Path,
+    splits: pd.DataFrame,
     output: Path,
     record: Mapping[str, Any],
 ) -> None:
-    """Write a published checkpoint as a member: `weights.safetensors`, `history.csv`, `run.json`.
+    """Write a published checkpoint as a member: weights, split, history and record.
 
     The history has no epoch: it is not known.
 
@@ -64,6 +65,7 @@ def import_member(
     tensors = read_checkpoint(checkpoint)
     load_published(encoder, tensors, folders=folders, where=str(checkpoint))
     save_weights(output / "weights.safetensors", encoder)
+    keep_learned(output, splits, member)
     write_history(output / "history.csv", [])
     content = {
         **record,
@@ -72,7 +74,7 @@ def import_member(
         "axes": dict(axes),
         "training_set": training_set,
         "animals": list(recordings),
-        "trials": member_trials(splits, member, list(recordings)).digests(),
+        "trials": trial_digests(splits, member),
         "recordings": digests,
         "imported_from": {"path": str(checkpoint), "sha256": _sha256(checkpoint)},
         "parameters": sum(p.numel() for p in encoder.parameters()),

@@ -18,11 +18,12 @@ from sensorium_models import files
 from sensorium_models.networks.devices import repeatable, resolved_device
 from sensorium_models.networks.members import save_weights
 from sensorium_models.provenance import environment
+from sensorium_models.recordings.splits import read_splits, trial_digests
 from sensorium_models.recordings.store import Recording
 from sensorium_models.systems import System
 from sensorium_models.training.checkpoints import CheckpointFile
 from sensorium_models.training.distillation import load_teacher, teacher_identity
-from sensorium_models.training.feeding import TrainingError, member_trials
+from sensorium_models.training.feeding import TrainingError, keep_learned, member_trials
 from sensorium_models.training.judging import compared
 from sensorium_models.training.keeper import Keeper
 from sensorium_models.training.process import forwarding, listening
@@ -98,7 +99,7 @@ def train_member(
             axes=axes,
             training_set=training_set,
             recordings=recordings,
-            splits=splits,
+            splits=splits if isinstance(splits, pd.DataFrame) else read_splits(splits),
             output=output,
             checkpoint=checkpoint,
             threads=threads,
@@ -121,7 +122,7 @@ def _train(
     axes: Mapping[str, int | str],
     training_set: str,
     recordings: Mapping[str, Path],
-    splits: pd.DataFrame | Path,
+    splits: pd.DataFrame,
     output: Path,
     checkpoint: Path,
     threads: int,
@@ -149,7 +150,7 @@ def _train(
             "axes": dict(axes),
             "training_set": training_set,
             "animals": trials.animals,
-            "trials": trials.digests(),
+            "trials": trial_digests(splits, member),
             "recordings": {animal: handles[animal].digest for animal in trials.animals},
             "scored_frames": list(scored),
             "teacher": None if teacher is None else teacher_identity(teacher),
@@ -220,6 +221,7 @@ def _train(
             evaluated=keeper.evaluated,
         )
         save_weights(output / "weights.safetensors", training.encoder)
+        keep_learned(output, splits, member, teacher)
         write_history(output / "history.csv", training.history)
         write_events(output / "events", training.history)
         # Last, because its presence says that the member is complete.

@@ -10,13 +10,13 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from sensorium_models import fingerprints
+from sensorium_models import files, fingerprints, finished_recordings, source_code
 from sensorium_models.configuration import REPOSITORY
 from sensorium_models.recordings import download, gin
 from sensorium_models.recordings.archives import ArchiveError
 from sensorium_models.recordings.patience import DownloadError, Patience
 from sensorium_models.settings import DirectorySource, GinSource
-from sensorium_models.study import read_study
+from sensorium_models.study import Study, read_study
 from tests.gin_server import GinServer, busy, gin_server, key_of
 
 HASTY = Patience(tries=2, timeout_s=20, sleep=lambda seconds: None)
@@ -225,19 +225,78 @@ def test_the_study_is_pinned_where_the_commit_is_known() -> None:
             assert place[0] == "pollytur/sensorium_2023_dataset"
 
 
-def test_where_an_archive_is_fetched_makes_nothing_again_but_another_commit_does() -> None:
-    def of(**changes: object) -> tuple[str, str]:
-        overrides = {"recordings": {"A": {"source": changes}}}
-        study = read_study(REPOSITORY / "config.yaml", overrides=overrides)
-        return fingerprints.archive_state(study, "A"), fingerprints.preprocess(study, "A")
+def study_of(results: Path, **source: object) -> Study:
+    overrides = {"results": str(results), "recordings": {"F": {"source": source}}}
+    return read_study(REPOSITORY / "config.yaml", overrides=overrides)
 
-    assert of() == of(server="https://example.org", mirrors=["https://example.org/archives"])
-    assert all(new != old for new, old in zip(of(commit="a" * 40), of(), strict=True))
+
+def test_where_an_archive_is_fetched_makes_nothing_again_but_another_commit_does(
+    tmp_path: Path,
+) -> None:
+    def state(**source: object) -> str:
+        return fingerprints.archive_state(study_of(tmp_path, **source), "F")
+
+    assert state() == state(server="https://example.org", mirrors=["https://example.org/zips"])
+    assert state() != state(commit="a" * 40)
+
+
+def obtained(study: Study, archive: Path, commit: str) -> str:
+    """Leave the receipt of a download, and a store; returns the state."""
+    state = finished_recordings.archive_state(study, "F")
+    content = {
+        "archive": str(archive),
+        "source": study.recording("F").source.model_dump(mode="json"),
+        "published": {"commit": commit},
+        "state": state,
+    }
+    files.write_json(finished_recordings.receipt_path(study, "F"), content)
+    store = finished_recordings.store_path(study, "F")
+    store.parent.mkdir(parents=True)
+    store.touch()
+    return state
+
+
+def test_pinning_a_branch_to_the_commit_that_it_was_fetches_nothing_again(tmp_path: Path) -> None:
+    found, other = "b" * 40, "c" * 40
+    state = obtained(study_of(tmp_path, commit="master"), tmp_path / "F.zip", found)
+    now = finished_recordings.archive_state
+    assert now(study_of(tmp_path, commit="master"), "F") == state
+    assert now(study_of(tmp_path, commit=found), "F") == state
+    assert now(study_of(tmp_path, commit=other), "F") != state
+    assert now(study_of(tmp_path, commit=found, file="other.zip"), "F") != state
+    # And the store is the same store.
+    pinned, branch = study_of(tmp_path, commit=found), study_of(tmp_path, commit="master")
+    assert fingerprints.preprocess(pinned, "F") == fingerprints.preprocess(branch, "F")
+
+
+def test_archives_may_move_once_their_stores_are_made(tmp_path: Path) -> None:
+    study = study_of(tmp_path)
+    wanted = finished_recordings.archive_path(study, "F")
+    assert Path(wanted).parent == study.settings.archives
+    obtained(study, tmp_path / "elsewhere" / "F.zip", "b" * 40)
+    assert finished_recordings.archive_path(study, "F") == str(tmp_path / "elsewhere" / "F.zip")
+    finished_recordings.store_path(study, "F").unlink()
+    assert finished_recordings.archive_path(study, "F") == wanted
+
+
+def test_an_archive_read_in_place_may_vanish_once_its_store_is_made(tmp_path: Path) -> None:
+    archive = tmp_path / "mine.zip"
+    archive.write_bytes(b"as it was")
+    study = study_of(tmp_path, kind="directory", path=str(archive))
+    state = obtained(study, archive, "b" * 40)
+    assert finished_recordings.archive_state(study, "F") == state
+    archive.write_bytes(b"changed since")
+    assert finished_recordings.archive_state(study, "F") != state
+    archive.unlink()
+    assert finished_recordings.archive_state(study, "F") == state
+    # Without the store it has to come back.
+    finished_recordings.store_path(study, "F").unlink()
+    assert finished_recordings.archive_state(study, "F") != state
 
 
 def test_making_stores_does_not_depend_on_how_archives_come() -> None:
     script = REPOSITORY / "workflow_scripts" / "preprocess.py"
-    behind = set().union(*map(fingerprints._closure, fingerprints._imports(script)))
+    behind = set().union(*map(source_code.closure, source_code.imports(script)))
     names = {name.removeprefix("sensorium_models.recordings.") for name, _ in behind}
     assert "archives" in names
     assert not names & {"download", "gin", "transfer", "annex", "patience"}

@@ -53,7 +53,9 @@ def test_roles() -> None:
     assert splits.trials_of(split, "seed2", "A", "select").tolist() == [4, 5, 6]
     assert splits.trials_of(split, "seed2", "F", "select").tolist() == []
     assert splits.trials_of(split, "seed1", "F", "test").tolist() == [4, 5, 6, 7, 8, 9]
-    assert splits.trained_on(split, "seed1") == {f"{a}{t}" for a in "AF" for t in range(4)}
+    assert set(splits.trained_rows(split, ["seed1"])["video_id"]) == {
+        f"{a}{t}" for a in "AF" for t in range(4)
+    }
     assert not split.duplicated(["member", "animal", "trial", "role"]).any()
 
 
@@ -76,8 +78,8 @@ def test_ensemble_leaves_out_what_any_member_saw() -> None:
     )
     both = pd.concat([clean, table(seen, ("leaky",))], ignore_index=True)
     assert scored(both, ["clean"], "A", "live_test_main") == ([7, 8, 9], [])
-    together = splits.members_trained_on(both, ["clean", "leaky"])
-    assert together == {f"{a}{t}" for a in "AF" for t in range(4)}
+    together = splits.trained_rows(both, ["clean", "leaky"])
+    assert set(together["video_id"]) == {f"{a}{t}" for a in "AF" for t in range(4)}
     assert scored(both, ["clean", "leaky"], "A", "live_test_main") == ([7, 9], [8])
 
 
@@ -162,8 +164,56 @@ def test_a_student_has_seen_what_its_teacher_was_trained_on() -> None:
     assert taught == splits.trials_of(student, "one", "F", "train").tolist()
     # A teacher that saw more than its student, as an imported one may have.
     own = student[~((student["role"] == "train") & (student["video_id"] == "F2"))]
-    assert "F2" in splits.trained_on(own, "one")
+    assert "F2" in set(splits.trained_rows(own, ["one"])["video_id"])
     assert scored(own, ["one"], "A", "live_test_main") == ([8, 9], [7])
+
+
+def test_a_member_is_judged_by_what_it_learned_from_then(tmp_path: Path) -> None:
+    """F's tier live_test_main is no training tier any more, but the member had learned from it."""
+    seen = videos({("A", 8): "F7"})
+    then = splits.split_table(
+        members=["one"],
+        videos=seen,
+        train={"A": ("train",), "F": ("train", "live_test_main")},
+        select={"A": ("oracle",)},
+        test_tiers={"A": ("live_test_main",)},
+    )
+    kept, now = tmp_path / "member.parquet", tmp_path / "split.parquet"
+    splits.write_splits(splits.learned_from(then, "one"), kept)
+    splits.write_splits(table(seen, ("one",)), now)
+    assert scored(table(seen, ("one",)), ["one"], "A", "live_test_main") == ([7, 8, 9], [])
+    judged = splits.read_judged([now], [kept])
+    assert scored(judged, ["one"], "A", "live_test_main") == ([7, 9], [8])
+    assert scored(judged, ["one"], "F", "live_test_main") == ([], [7, 8, 9])
+    # Where nothing has changed, it is the split itself.
+    splits.write_splits(splits.learned_from(table(seen, ("one",)), "one"), kept)
+    rows = splits.read_judged([now], [kept]).sort_values(["role", "animal", "trial"])
+    unchanged = table(seen, ("one",)).sort_values(["role", "animal", "trial"])
+    pd.testing.assert_frame_equal(
+        rows.reset_index(drop=True), unchanged.reset_index(drop=True), check_like=True
+    )
+
+
+def test_a_student_keeps_what_its_teacher_learned_from() -> None:
+    seen = hashed({"A": [3, 0, 3, 6], "F": [1, 3, 2, 4]}, {("A", 7): "F2"})
+    teacher = splits.learned_from(folded(seen, 3), "one")
+    student = folded(seen, 2, distilled=True)  # whose own fold holds F2
+    own = splits.learned_from(student, "one", teacher)
+    taught = splits.trials_of(own, "one", "F", "teacher_train").tolist()
+    assert taught == splits.trials_of(teacher, "one", "F", "train").tolist()
+    assert 2 in taught
+    judged = pd.concat([student[student["role"] == "test"], own])
+    assert scored(judged, ["one"], "A", "live_test_main") == ([8, 9], [7])
+
+
+def test_either_side_tells_of_another_version_of_a_video() -> None:
+    """Of two tables only one may know both animals."""
+    seen = videos().assign(near_ids="")
+    for told in ("F2", "A8"):
+        one_sided = seen.copy()
+        other = {"F2": "A8", "A8": "F2"}[told]
+        one_sided.loc[one_sided["video_id"] == told, "near_ids"] = other
+        assert scored(table(one_sided), ["seed1"], "A", "live_test_main") == ([7, 9], [8])
 
 
 def test_hashes_come_from_the_stores(recording: Recording) -> None:
@@ -236,7 +286,7 @@ def test_errors_are_sentences(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="distinct members"):
         make(members=["one", "one"])
     with pytest.raises(ValueError, match=r"Member two is not in the split \(it has one"):
-        splits.trained_on(make(), "two")
+        splits.trained_rows(make(), ["two"])
     with pytest.raises(ValueError, match="no role 'training'"):
         splits.trials_of(make(), "one", "A", "training")
     with pytest.raises(ValueError, match=r"no split at .*none\.parquet"):
