@@ -90,6 +90,9 @@ class SimulatedSource(Section):
         return self
 
 
+# The unit, and the normalisation, that are made of statistics which a publisher gives.
+PUBLISHED_UNIT = "per_frame_published"
+
 Source = Annotated[
     GinSource | DirectorySource | NativeSource | SimulatedSource, Field(discriminator="kind")
 ]
@@ -103,6 +106,12 @@ class Recording(Section):
     test_responses: Literal["public", "withheld"]
     source: Source
     stimulus_types: dict[str, list[StimulusType]] = Field(default_factory=dict)
+
+    @property
+    def is_native(self) -> bool:
+        """Whether devices ran at rates of their own; then no published statistics come with it."""
+        simulated = isinstance(self.source, SimulatedSource) and self.source.layout == "native"
+        return simulated or isinstance(self.source, NativeSource)
 
 
 class ScoredFrames(Section):

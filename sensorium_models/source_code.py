@@ -18,6 +18,7 @@ SCRIPTS = PACKAGE.parent / "workflow_scripts"
 # they decide is in the configuration part of a fingerprint already.
 _NEUTRAL = {
     "sensorium_models.configuration",
+    "sensorium_models.consistency",
     "sensorium_models.settings",
     "sensorium_models.study",
     "sensorium_models.systems",

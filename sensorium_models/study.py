@@ -17,6 +17,7 @@ from sensorium_models.configuration import (
     read_yaml,
     validated,
 )
+from sensorium_models.consistency import check_consistency
 from sensorium_models.settings import Protocol, Recording, Settings
 from sensorium_models.systems import System, find_system_file, load_system
 from sensorium_models.training_sets import AnimalGroup, Selection, TrainingSet, TrainingSetName
@@ -37,8 +38,6 @@ class Study:
         self.raw_recordings = raw_recordings
         self.systems = dict(systems)
         self._origin = origin
-        self._check_names()
-        self._check_protocols()
 
     @property
     def simulated(self) -> bool:
@@ -115,7 +114,7 @@ class Study:
         for name in self.protocol(protocol).training_sets:
             if name in available:
                 return name
-        raise self._error(
+        raise self.mistake_of(
             system,
             f"training_sets: protocol {protocol} needs one of "
             f"{', '.join(self.protocol(protocol).training_sets)}; the file has "
@@ -134,7 +133,7 @@ class Study:
 
     def training_tiers(self, training_set: str, system: str) -> dict[str, list[str]]:
         """Tiers to learn from by animal, animals in the order in which they take turns."""
-        return self._tiers(self._training_set(training_set, system).train)
+        return self._tiers(self.training_set(training_set, system).train)
 
     def training_animals(self, training_set: str, system: str) -> list[str]:
         """Animals that the members of a training set learn from (each gets a readout)."""
@@ -142,7 +141,7 @@ class Study:
 
     def select_tiers(self, training_set: str, system: str) -> dict[str, list[str]] | None:
         """Tiers that pick the best epoch, by animal that is trained on; None: the left-out fold."""
-        chosen = self._training_set(training_set, system)
+        chosen = self.training_set(training_set, system)
         if chosen.fold_selects:
             return None
         trained = self.training_tiers(training_set, system)
@@ -150,7 +149,7 @@ class Study:
 
     def fold(self, training_set: str, system: str, member: str) -> tuple[int, int] | None:
         """The fold that a member leaves out of its training, and of how many; None without."""
-        folds = self._training_set(training_set, system).folds
+        folds = self.training_set(training_set, system).folds
         if folds is None:
             return None
         return int(self.member_axes(system)[member][folds.axis]), folds.count
@@ -167,7 +166,8 @@ class Study:
         tiers = [tier for tier, role in self.settings.tiers.items() if role in ("select", "test")]
         return dict.fromkeys(self.training_animals(training_set, system), tiers)
 
-    def _training_set(self, training_set: str, system: str) -> TrainingSet:
+    def training_set(self, training_set: str, system: str) -> TrainingSet:
+        """What a system's file says of a training set."""
         return self.systems[system].training_sets[typing.cast(TrainingSetName, training_set)]
 
     def _tiers(self, selections: Iterable[Selection]) -> dict[str, list[str]]:
@@ -181,132 +181,12 @@ class Study:
                 tiers += [tier for tier in selection.tiers if tier not in tiers]
         return joined
 
-    def _check_names(self) -> None:
-        settings = self.settings
-        self._known("animals", settings.animals, settings.recordings, "recordings")
-        folders = [settings.recordings[animal].folder for animal in settings.animals]
-        twice = [folder for folder in folders if folders.count(folder) > 1]
-        if twice:
-            raise self._origin.error("recordings", f"two animals have the folder {twice[0]}")
-        self._known("protocols", settings.protocols, settings.protocol_definitions, "protocols")
-        self._known("members", settings.members, settings.systems, "systems of the study")
-        self._check_published_weights()
-        for name, protocol in settings.protocol_definitions.items():
-            key = f"protocol_definitions.{name}.tiers"
-            self._known(key, protocol.tiers, settings.tiers, "tiers")
-            idle = [t for t in protocol.tiers if settings.tiers[t] in ("train", "unused")]
-            if idle:
-                role = settings.tiers[idle[0]]
-                raise self._origin.error(key, f"tier {idle[0]} has the role {role} and is no test")
-        for animal, recording in settings.recordings.items():
-            key = f"recordings.{animal}.stimulus_types"
-            self._known(key, recording.stimulus_types, settings.tiers, "tiers")
-        for system in self.systems.values():
-            for name, training_set in system.training_sets.items():
-                for part in ("train", "select"):
-                    self._check_selections(system, f"{name}.{part}", getattr(training_set, part))
-            self._check_folds(system)
+    def mistake(self, key: str, sentence: str) -> ConfigurationError:
+        """An error that blames `key` on the file that says it."""
+        return self._origin.error(key, sentence)
 
-    def _check_published_weights(self) -> None:
-        published = self.settings.published_weights
-        self._known("published_weights", published, self.systems, "systems of the study")
-        for system, weights in published.items():
-            key, sets = f"published_weights.{system}", self.systems[system].training_sets
-            self._known(f"{key}.training_set", [weights.training_set], sets, "training sets")
-            paths = []
-            for member, axes in self.member_axes(system).items():
-                try:
-                    paths.append(weights.path.format(member=member, **axes))
-                except (KeyError, IndexError, ValueError, AttributeError):
-                    raise self._origin.error(
-                        f"{key}.path",
-                        f"{weights.path} may hold {{member}} and {{{'}, {'.join(axes)}}}, and no "
-                        "other braces",
-                    ) from None
-            if len(set(paths)) < len(paths):
-                raise self._origin.error(
-                    f"{key}.path",
-                    f"{len(paths)} members would be one checkpoint ({paths[0]}); tell them apart "
-                    "by {member} or their axes, or name fewer under members",
-                )
-
-    def _check_selections(self, system: System, key: str, selections: list[Selection]) -> None:
-        roles = self.settings.tiers
-        for number, selection in enumerate(selections):
-            where = f"training_sets.{key}" + (f".{number}" if len(selections) > 1 else "")
-            unknown = [tier for tier in selection.tiers if tier not in roles]
-            if unknown:
-                raise self._error(
-                    system.name,
-                    f"{where}.tiers: there is no tier {unknown[0]}; tiers are {', '.join(roles)}",
-                )
-            hidden = [tier for tier in selection.tiers if roles[tier] == "test"]
-            if hidden and selection.animals != "public":
-                raise self._error(
-                    system.name,
-                    f"{where}: the responses of tier {hidden[0]} are withheld for some animals; "
-                    "choose animals: public or another tier",
-                )
-
-    def _check_folds(self, system: System) -> None:
-        members = system.member_axes()
-        for name, training_set in system.training_sets.items():
-            if (folds := training_set.folds) is None:
-                continue
-            if any(axes.get(folds.axis) not in range(folds.count) for axes in members.values()):
-                raise self._error(
-                    system.name,
-                    f"training_sets.{name}.folds: members need an axis {folds.axis} with values "
-                    f"from 0 to {folds.count - 1}",
-                )
-            for student, axes in members.items():
-                teacher = members.get(system.teacher_of(axes) or "", axes)
-                if teacher[folds.axis] != axes[folds.axis]:
-                    raise self._error(
-                        system.name,
-                        f"training_sets.{name}.folds: {student} learns from a teacher of another "
-                        f"{folds.axis}, which saw the trials that {student} leaves out; a teacher "
-                        f"must not set the axis {folds.axis}",
-                    )
-
-    def _check_protocols(self) -> None:
-        for protocol in self.settings.protocols:
-            if not self.predicted_animals(protocol):
-                group = self.protocol(protocol).animals
-                raise self._origin.error(
-                    "protocols",
-                    f"{protocol} predicts animals whose test responses are {group} and none is in "
-                    f"animals ({', '.join(self.settings.animals)}); leave it out or add one",
-                )
-            for system in self.settings.systems:
-                self._check_training(protocol, system)
-
-    def _check_training(self, protocol: str, system: str) -> None:
-        training_set = self.training_set_of(system, protocol)
-        trained = self.training_animals(training_set, system)
-        untrained = [a for a in self.predicted_animals(protocol) if a not in trained]
-        if untrained:
-            raise self._error(
-                system,
-                f"training_sets.{training_set}.train.animals: protocol {protocol} predicts "
-                f"{', '.join(untrained)}, which the members would not be trained on",
-            )
-        if self.select_tiers(training_set, system) == {}:
-            groups = [group.animals for group in self._training_set(training_set, system).select]
-            raise self._error(
-                system,
-                f"training_sets.{training_set}.select.animals: none of the study's animals "
-                f"({', '.join(self.settings.animals)}) can select the best epoch; add a "
-                f"{' or '.join(groups)} one",
-            )
-
-    def _known(self, key: str, names: Iterable[str], known: Iterable[str], what: str) -> None:
-        known = list(known)
-        for name in names:
-            if name not in known:
-                raise self._origin.error(key, f"{name} is unknown; {what} are {', '.join(known)}")
-
-    def _error(self, system: str, sentence: str) -> ConfigurationError:
+    def mistake_of(self, system: str, sentence: str) -> ConfigurationError:
+        """An error that blames a system's file."""
         return ConfigurationError(f"{self.system_file(system)}: {sentence}.")
 
     def system_file(self, system: str) -> Path:
@@ -333,7 +213,9 @@ def load_study(config: Mapping[str, Any], files: Sequence[Path] = ()) -> Study:
         name: load_system(name, folders=folders, members=members, origin=origin)
         for name in settings.systems
     }
-    return Study(settings, systems, origin, config["recordings"])
+    study = Study(settings, systems, origin, config["recordings"])
+    check_consistency(study)
+    return study
 
 
 def _with_sources_of_one_kind(

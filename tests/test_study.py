@@ -203,6 +203,10 @@ STUDY_MISTAKES: list[tuple[dict[str, Any], list[str]]] = [
     ),
     ({"tiers": {"train": "select"}}, ["tiers", "role train"]),
     ({"systems_folders": ["/no/such/folder"]}, ["systems_folders", "/no/such/folder"]),
+    (
+        {"recordings": {"B": {"source": {"kind": "native", "path": "/data/b"}}}},
+        ["score_unit", "animal B is recorded at native rates", "per_neuron_train"],
+    ),
 ]
 
 
@@ -217,6 +221,26 @@ def test_a_mistake_in_the_study_names_file_key_and_allowed_values(
     message = str(caught.value)
     assert all(word in message for word in words), message
     assert "mine.yaml" in message or "config.yaml" in message
+
+
+def test_a_system_that_needs_published_statistics_and_a_recording_without(tmp_path: Path) -> None:
+    native = {
+        "recordings": {"B": {"source": {"kind": "native", "path": "/data/b"}}},
+        "score_unit": "per_neuron_train",
+        "systems": ["mine"],
+        "systems_folders": [str(tmp_path)],
+    }
+    unit = {"response_unit": "per_neuron_train"}
+    for changes, words in (
+        ({}, "response_unit: per_frame_published"),
+        (unit, "inputs.normalisation: per_frame_published"),
+    ):
+        write(tmp_path / "mine.yaml", {"extends": "factorized_baseline", **changes})
+        with pytest.raises(ConfigurationError, match=rf"mine\.yaml: {words} .* animal B is"):
+            read_study(CONFIG, overrides=native)
+    inputs = {"inputs": {"normalisation": "global_train"}}
+    write(tmp_path / "mine.yaml", {"extends": "factorized_baseline", **unit, **inputs})
+    assert read_study(CONFIG, overrides=native).recording("B").is_native
 
 
 SYSTEM_MISTAKES: list[tuple[dict[str, Any], list[str]]] = [
