@@ -60,12 +60,14 @@ def build_ensemble(
     Raises:
         EnsembleError: members differ in trials, neurons, frames, unit or recordings, or one is
             there twice.
+        OSError: the disk has no room for the mean prediction.
     """
     left_out = left_out or {}
     with ExitStack() as stack:
         sources = [stack.enter_context(Predictions(path)) for path in members]
         _check_members(sources)
         first = sources[0]
+        files.check_room(predictions, first.path.stat().st_size)
         attributes = replace(
             first.attributes,
             system=name,

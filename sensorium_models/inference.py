@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sensorium_models import windows
+from sensorium_models import files, windows
 from sensorium_models.networks.devices import repeatable, resolved_device
 from sensorium_models.networks.encoder import Encoder
 from sensorium_models.networks.inputs import AnimalInputs, to_device
@@ -50,7 +50,9 @@ def predict(
     Raises:
         ValueError: the network needs more history than the frames that are not scored, or an animal
             is unknown to the member.
+        OSError: the disk has no room for the predictions.
     """
+    files.check_room(output, sum(_stored_bytes(recordings[a], trials[a]) for a in trials))
     encoder = load_encoder(member_folder, {animal: recordings[animal] for animal in trials})
     system = System.model_validate(read_record(member_folder)["system"])
     unknown = sorted(set(trials) - set(encoder.animals))
@@ -103,6 +105,13 @@ def predict(
                         score_precision=precision,
                     )
                     writer.add(animal, recording.neuron_ids, trial, scored)
+
+
+def _stored_bytes(recording: Path, trials: Sequence[int]) -> int:
+    """At most so many, were every frame of the trials scored; float16."""
+    with Recording(recording) as opened:
+        frames = opened.trials.frames[np.asarray(trials, dtype=np.int64)].sum()
+        return int(frames) * opened.neurons * np.dtype(np.float16).itemsize
 
 
 def predict_trial(

@@ -1,6 +1,7 @@
 """Whole-trial prediction: chunks change nothing, units convert once, scored frames are written."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -352,6 +353,16 @@ def test_members_that_see_windows_are_written_like_others(name, tmp_path, monkey
 def test_scores_cannot_begin_before_the_first_prediction(member, tmp_path):
     with pytest.raises(ValueError, match=r"first prediction is for frame 5 .* begin at 4"):
         predict(member[0], tmp_path / "p.h5", first_scored_frame=4)
+    assert not (tmp_path / "p.h5").exists()
+
+
+def test_a_disk_without_room_is_refused_at_once(member, tmp_path, monkeypatch):
+    recording = MemoryRecording("A.h5")
+    needed = 2 * 4 * int(recording.trials.frames[[0, 1]].sum())
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=needed - 1))
+    with pytest.raises(OSError, match=rf"p\.h5 needs up to {needed} bytes"):
+        predict(member[0], tmp_path / "p.h5")
     assert not (tmp_path / "p.h5").exists()
 
 

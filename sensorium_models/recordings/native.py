@@ -171,6 +171,8 @@ class NativeRecording:
             f" gaps of up to {self._how.longest_gap_seconds:g} s interpolated, longer ones masked"
             f" in {len(self.masked)} of {len(trials)} trials"
         }
+        if (self.path / "treadmill").is_dir() and "treadmill" not in self._devices:
+            attributes["unused_devices"] = "treadmill"
         if self.masked:
             sentences = list(self.masked.values())
             attributes["masked_trials"] = ",".join(map(str, self.masked))

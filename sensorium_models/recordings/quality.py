@@ -40,6 +40,8 @@ class Quality:
         missing_share: share of values that are no finite number.
         reliability: (N,) float64, or None where no video was repeated; NaN for constant neurons.
         reliability_videos, reliability_trials: what it was computed from.
+        masked_trials: left out because a device has a long gap in them.
+        unused_devices: recorded, but not enough to make a modality of them.
     """
 
     animal: str
@@ -56,6 +58,8 @@ class Quality:
     reliability: np.ndarray | None
     reliability_videos: int
     reliability_trials: int
+    masked_trials: tuple[int, ...] = ()
+    unused_devices: tuple[str, ...] = ()
 
     @property
     def neurons(self) -> int:
@@ -143,6 +147,8 @@ def measure(
         ),
         reliability_videos=len(groups),
         reliability_trials=sum(len(group) for group in groups),
+        masked_trials=recording.masked_trials,
+        unused_devices=recording.unused_devices,
     )
 
 

@@ -103,6 +103,17 @@ class Recording:
         neurons = self._file["neurons"]
         return neurons["coordinates"][:] if "coordinates" in neurons else None
 
+    @property
+    def masked_trials(self) -> tuple[int, ...]:
+        """Trials left out because a device has a long gap in them; of native rates only."""
+        named = str(self._file.attrs.get("masked_trials", ""))
+        return tuple(map(int, named.split(","))) if named else ()
+
+    @property
+    def unused_devices(self) -> tuple[str, ...]:
+        """Devices that were recorded, but of which no modality could be made."""
+        return tuple(str(self._file.attrs.get("unused_devices", "")).split())
+
     def video_means(self) -> np.ndarray:
         """(frames, 4) float32: mean grey level of the quadrants of all frames of all trials."""
         return self._file["video_means"][:]

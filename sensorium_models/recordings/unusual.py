@@ -32,6 +32,7 @@ def unusual(
     """
     used = quality.trials[[tiers.get(tier) != "unused" for tier in quality.trials["tier"]]]
     return [
+        *_about_masked(quality),
         *_about_trials(used, tiers),
         *_about_types(used, stimulus_types),
         *_about_lengths(used),
@@ -63,6 +64,15 @@ def _about_trials(used: pd.DataFrame, tiers: Mapping[str, str]) -> Iterable[str]
     shown_in = used.groupby("video")["tier"].nunique()
     if both := int((shown_in > 1).sum()):
         yield f"{_count(both, 'video')} {_was(both)} shown in more than one tier."
+
+
+def _about_masked(quality: Quality) -> Iterable[str]:
+    if masked := quality.masked_trials:
+        yield (
+            f"{_count(len(masked), 'trial')} (such as trial {masked[0]}) {_was(len(masked))} left "
+            "out: a device has a gap there that is too long to interpolate. The attribute "
+            "masked_because of the store names devices and times."
+        )
 
 
 def _about_types(used: pd.DataFrame, table: Mapping[str, Sequence[str]]) -> Iterable[str]:
@@ -126,6 +136,12 @@ def _about_behaviour(quality: Quality, used: pd.DataFrame) -> Iterable[str]:
     for names in CHANNELS.values():
         for name in names:
             if name not in quality.channels:
+                if name == "running speed" and "treadmill" in quality.unused_devices:
+                    yield (
+                        "Running speed was recorded but is not used: behaviour is pupil size and "
+                        "running speed together, and there is no eye tracker."
+                    )
+                    continue
                 yield f"{name.capitalize()} was not recorded."
                 continue
             missing = float(np.mean(~np.isfinite(quality.channels[name])))

@@ -31,6 +31,10 @@ from sensorium_models.training.processes import make_fabric
 from sensorium_models.training.records import EpochDisplay, Events, write_events, write_history
 from sensorium_models.training.state import Training
 
+# Room to ask for, in copies of the weights: two checkpoints of weights, best weights, average and
+# two moments of the optimiser each, and the member's own.
+CHECKPOINT_WEIGHTS = 11
+
 
 def train_member(
     *,
@@ -81,6 +85,7 @@ def train_member(
     Raises:
         TrainingError: the split does not serve, the loss is no longer finite, memory is too small.
         CheckpointError: the checkpoint is that of another configuration.
+        OSError: the disk has no room for the checkpoints.
         Preempted: a signal asked the process to stop; the checkpoint is written.
     """
     system = system.of_member(axes)
@@ -183,6 +188,8 @@ def _train(
             )
         )
         if state is None:
+            weights = sum(t.nbytes for t in training.encoder.state_dict().values())
+            files.check_room(checkpoint, CHECKPOINT_WEIGHTS * weights)
             training.begin()
             display.epoch(training.history[-1])
         else:

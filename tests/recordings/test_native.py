@@ -320,6 +320,8 @@ def test_short_gaps_are_filled_and_trials_with_long_ones_left_out(
     assert "trial 3 (entry 00006, tier train)" in said[1]
     assert "responses" in said[1]
     assert said[0] in capsys.readouterr().err
+    assert recording.masked_trials == (1, 3)
+    assert recording.unused_devices == ()
     # The limit is the study's: with two seconds the pupil's gap is a short one.
     longer = store_of(folder, tmp_path / "B.h5", resampling=Resampling(longest_gap_seconds=2.0))
     np.testing.assert_array_equal(longer.trials.tier, ["train", "train", "oracle", "none"])
@@ -355,7 +357,9 @@ def test_without_a_tier_to_put_them_in_masked_trials_are_an_error(
 
 def test_without_an_eye_tracker_there_is_no_behaviour(folder: Path, tmp_path: Path) -> None:
     shutil.rmtree(folder / "eye_tracker")
-    assert store_of(folder, tmp_path / "A.h5").modalities == ("video", "responses")
+    recording = store_of(folder, tmp_path / "A.h5")
+    assert recording.modalities == ("video", "responses")
+    assert recording.unused_devices == ("treadmill",)
 
 
 def test_memory_does_not_grow_with_the_recording(tmp_path: Path) -> None:

@@ -203,6 +203,11 @@ def test_a_recording_as_released_has_nothing_unusual(
         ({"negative_share": 0.01, "lowest_response": -2.0}, "1 % of all response values are neg"),
         ({"missing_share": 0.5}, "50 % of all response values are missing"),
         ({"channels": {}}, "Running speed was not recorded"),
+        (
+            {"channels": {}, "unused_devices": ("treadmill",)},
+            "Running speed was recorded but is not used",
+        ),
+        ({"masked_trials": (3, 5)}, "2 trials (such as trial 3) were left out"),
         ({"channels": {"pupil size": np.full(9, 3.0)}}, "Pupil size is constant throughout"),
         (
             {"channels": {"pupil size": np.array([1.0, np.nan])}},

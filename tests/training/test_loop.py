@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from sensorium_models.networks.encoder import Encoder
 from sensorium_models.networks.inputs import to_device
 from sensorium_models.networks.members import load_encoder
 from sensorium_models.recordings.several_animals import AnimalCycle
+from sensorium_models.recordings.splits import read_splits, trial_digests
 from sensorium_models.recordings.store import Recording
 from sensorium_models.training import steps
 from sensorium_models.training.checkpoints import CheckpointError
@@ -410,6 +412,24 @@ def test_a_loss_that_is_not_finite_says_where(
         train(laboratory, tmp_path, shrunk(), checkpoint_minutes=0.0)
     assert (tmp_path / "running" / "seed3.ckpt").exists()
     assert not (tmp_path / "member").exists()
+
+
+def test_a_disk_without_room_for_checkpoints_is_refused_at_once(
+    laboratory: Any, shrunk: Any, train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=1000))
+    with pytest.raises(OSError, match=r"seed3.ckpt needs up to .* Free some space"):
+        train(laboratory, tmp_path, shrunk())
+    assert not list(tmp_path.rglob("*.part*"))
+
+
+def test_what_a_member_learned_from_stays_with_it(laboratory: Any, finished: Path) -> None:
+    kept = read_splits(finished / "split.parquet")
+    wanted = laboratory.splits[laboratory.splits["role"] != "test"]
+    assert trial_digests(kept, "seed3") == trial_digests(laboratory.splits, "seed3")
+    assert len(kept) == len(wanted[wanted["member"] == "seed3"])
+    assert "test" not in set(kept["role"])
 
 
 def test_settings_of_the_process_come_back(
