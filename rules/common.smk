@@ -260,5 +260,14 @@ def protocol_learned(wildcards):
     return member_files(protocol_trainings(wildcards), "split.parquet")
 
 
+def learned_otherwise(wildcards):
+    """Of adopted members only, so that the audit can be looked at before anything is trained."""
+    return [
+        f"{GUARD.folder(*names)}/split.parquet"
+        for names in GUARD.adopted()
+        if names[:2] in protocol_trainings(wildcards)
+    ]
+
+
 def protocol_records(wildcards):
     return member_files(protocol_trainings(wildcards), "run.json")

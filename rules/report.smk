@@ -234,7 +234,7 @@ rule tabulate_shared_videos:
 rule tabulate_leakage:
     input:
         splits=protocol_splits,
-        learned=protocol_learned,
+        learned=learned_otherwise,
     output:
         leakage=multiext(
             TABLE.format(table="leakage_{protocol}"), ".csv", ".md", ".tex", ".json"

@@ -104,6 +104,10 @@ class MemberGuard:
                 adopted.append(f"{training_set}/{system}/{member}")
         return adopted
 
+    def adopted(self) -> list[tuple[str, str, str]]:
+        """Members that stand although something about them has changed: they learned otherwise."""
+        return [names for names in self._finished() if read_adopted(self.folder(*names))]
+
     def _all(self) -> list[tuple[str, str, str]]:
         return [
             (training_set, system, member)

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from sensorium_models.finished import by_system
 from sensorium_models.jobs import job
-from sensorium_models.recordings.splits import read_judged
+from sensorium_models.recordings.splits import read_judged, read_splits
 from sensorium_models.reporting import tables
 from sensorium_models.reporting.leakage import leakage_table
 
@@ -13,9 +14,12 @@ with job(snakemake) as study:
     protocol = snakemake.wildcards.protocol
     animals = study.predicted_animals(protocol)
     splits: dict[str, list[pd.DataFrame]] = {}
-    # Both in the order of the members.
-    for path, learned in zip(snakemake.input.splits, snakemake.input.learned, strict=True):
-        splits.setdefault(Path(path).parent.name, []).append(read_judged([path], [learned]))
+    learned = by_system(snakemake.input.learned)
+    for path in map(Path, snakemake.input.splits):
+        system = path.parent.name
+        adopted = learned.get(system, {}).get(path.stem)
+        table = read_judged([path], [adopted]) if adopted else read_splits(path)
+        splits.setdefault(system, []).append(table)
     table = leakage_table(
         {system: pd.concat(tables) for system, tables in splits.items()},
         protocol=protocol,

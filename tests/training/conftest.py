@@ -13,6 +13,7 @@ import pytest
 
 from sensorium_models.configuration import merged, read_yaml
 from sensorium_models.recordings.preprocess import write_store
+from sensorium_models.recordings.splits import SPLIT_COLUMNS
 from sensorium_models.systems import SYSTEMS_FOLDER, System, with_changes
 from sensorium_models.training.loop import train_member
 
@@ -89,15 +90,14 @@ def simulated_store(
 
 def split_of(sizes: dict[str, tuple[int, int]], member: str) -> pd.DataFrame:
     rows = [
-        (member, animal, trial, tier, f"{animal}{trial}", "movie", role)
+        (member, animal, trial, tier, f"{animal}{trial}", "", "movie", role)
         for animal, (train, oracle) in sizes.items()
         for trial, tier, role in [
             *((t, "train", "train") for t in range(train)),
             *((t, "oracle", "select") for t in range(train, train + oracle)),
         ]
     ]
-    columns = ["member", "animal", "trial", "tier", "video_id", "stimulus_type", "role"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=list(SPLIT_COLUMNS))
 
 
 def laboratory_in(folder: Path, **changes: Any) -> Laboratory:

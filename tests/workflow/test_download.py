@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
+from sensorium_models.recordings.store import Recording
 from tests.gin_server import GinServer, gin_server, slow
 from tests.workflow.conftest import Lab, make_lab
 
@@ -70,6 +71,28 @@ def folders(lab: Lab) -> dict[str, str]:
 def test_a_plan_asks_no_server(tmp_path: Path) -> None:
     lab = gin_lab(tmp_path / "lab", "http://127.0.0.1:9", "master")
     assert lab.plan("all").jobs["download"] == len(ANIMALS)
+
+
+def test_a_store_of_what_was_downloaded(
+    server: GinServer, finished_lab: Lab, tmp_path: Path
+) -> None:
+    """From the server to the store, which is that of the same archive made here."""
+    lab = gin_lab(tmp_path / "lab", server.address, "master")
+    name = folders(lab)["tinyA"]
+    content = (finished_lab.folder / "archives" / f"{name}.zip").read_bytes()
+    commit = server.publish("lab/data", f"{name}.zip", content)
+    store = "results/recordings/tinyA.h5"
+    run = lab.snakemake(store)
+    assert run.jobs == {"download": 1, "preprocess": 1}
+    assert "is not pinned" in (lab.results / "logs/download/tinyA.log").read_text()
+    with Recording(lab.folder / store) as fetched, Recording(finished_lab.folder / store) as made:
+        assert fetched.digest == made.digest
+    # Pinned to the commit that the branch was: nothing comes again and nothing is made again.
+    point_at(lab, server.address, commit)
+    assert lab.plan(store).nothing_to_do
+    # The archive is gone, which is no error while the store is there.
+    (lab.folder / "archives" / f"{name}.zip").unlink()
+    assert lab.plan(store, config=("archives=elsewhere",)).nothing_to_do
 
 
 def test_archives_come_two_at_a_time_and_are_never_replaced(

@@ -136,6 +136,25 @@ def test_a_stage_can_be_made_again_alone(lab: Lab) -> None:
     assert not {"train", "predict", "preprocess"} & planned.keys()
 
 
+def test_a_member_is_judged_by_what_it_learned_from(lab: Lab) -> None:
+    """As one that was adopted under another training set: it has seen what its own split says."""
+    member = "members/clean/factorized_tiny/seed1"
+    kept = lab.results / member / "split.parquet"
+    rows = pd.read_parquet(kept)
+    split = pd.read_parquet(lab.results / "splits/clean/factorized_tiny/seed1.parquet")
+    tested = split[(split["role"] == "test") & (split["tier"] == "live_test_main")]
+    shown = tested[tested["animal"] == "tinyA"]
+    seen = shown.iloc[:1].assign(role="train")
+    pd.concat([rows, seen], ignore_index=True).to_parquet(kept, index=False)
+    lab.snakemake("scores")
+    scores = pd.read_parquet(lab.results / "open/scores/factorized_tiny.parquet")
+    scores = scores[(scores["animal"] == "tinyA") & (scores["tier"] == "live_test_main")]
+    left_out = scores.groupby("member")["trials_left_out"].first()
+    # All repeats of that video, for the member and for the ensemble that it is part of.
+    repeats = int((shown["video_id"] == seen["video_id"].iloc[0]).sum())
+    assert left_out.to_dict() == {"seed1": repeats, "seed2": 0, "ensemble": repeats}
+
+
 def test_a_comment_makes_nothing_run_again(lab: Lab) -> None:
     for name in ("factorized_tiny", "linear_tiny"):
         file = lab.systems / f"{name}.yaml"
@@ -186,32 +205,42 @@ def test_another_seed_trains_and_predicts_one_member(lab: Lab) -> None:
     assert set(scores["member"]) == {"seed1", "seed2", "seed3", "ensemble"}
 
 
-# Every kind of job, in an order in which one run comes upon them.
-STOPPED_AT = [
-    "simulate",
-    "preprocess",
-    "videos",
-    "achievable",
-    "split",
-    "train",
-    "predict",
-    "ensemble",
-    "evaluate",
-    "draw_leaderboard",
-    "page",
-]
+def rules_in_order(lab: Lab) -> list[str]:
+    """Every rule that makes something for `all`, in an order in which one run comes upon them."""
+    planned = lab.plan("all", "--forceall").output
+    jobs = re.findall(r"^(?:local)?rule (\w+):\n(.*?)(?=^\S|\Z)", planned, re.M | re.S)
+    return list(dict.fromkeys(name for name, job in jobs if "output:" in job))
 
 
-def test_the_same_study_twice_and_stopped_at_every_rule_gives_the_same_bits(
+def check_that_kills_change_nothing(lab: Lab, finished: Lab, rules: list[str]) -> None:
+    for rule in rules:
+        assert lab.killed_in(rule, "all", "--until", rule), f"{rule} never began"
+    lab.snakemake("all", "--nolock")
+    assert content_hashes(lab.results) == content_hashes(finished.results)
+    assert not list(lab.results.glob("**/*.part*"))
+    assert lab.plan("all", "--nolock").nothing_to_do
+
+
+def test_the_same_study_twice_and_stopped_at_every_stage_gives_the_same_bits(
     finished_lab: Lab, tmp_path: Path
 ) -> None:
+    """Figures are alike, and so are tables: one of each here, all of them below."""
+    rules = rules_in_order(finished_lab)
+    drawn = [rule for rule in rules if rule.startswith("draw_")]
+    tabulated = [rule for rule in rules if rule.startswith("tabulate_")]
     again = make_lab(tmp_path / "again")
-    for rule in STOPPED_AT:
-        assert again.killed_in(rule, "all", "--until", rule), f"{rule} never began"
-    again.snakemake("all", "--nolock")
-    assert content_hashes(again.results) == content_hashes(finished_lab.results)
-    assert not list(again.results.glob("**/*.part*"))
-    assert again.plan("all", "--nolock").nothing_to_do
+    stages = [rule for rule in rules if rule not in {*drawn[1:], *tabulated[1:]}]
+    assert {"simulate", "train", "predict", "ensemble", "evaluate", "page"} <= set(stages)
+    check_that_kills_change_nothing(again, finished_lab, stages)
+
+
+@pytest.mark.faults
+def test_stopped_at_every_figure_and_table(finished_lab: Lab, tmp_path: Path) -> None:
+    again = make_lab(tmp_path / "again")
+    again.snakemake("scores")
+    rules = rules_in_order(finished_lab)
+    reporting = [rule for rule in rules if rule.startswith(("draw_", "tabulate_", "page"))]
+    check_that_kills_change_nothing(again, finished_lab, reporting)
 
 
 def test_a_core_of_ones_own_needs_no_edit_of_the_repository(lab: Lab) -> None:
