@@ -62,7 +62,8 @@ def archive_path(study: Study, animal: str) -> str:
     receipt = _receipt(study, animal)
     if receipt is not None and store_path(study, animal).exists():
         return str(receipt["archive"])
-    return str(study.settings.archives / f"{study.recording(animal).folder}.zip")
+    # As receipts say it, so that one and the same place never reads as two.
+    return str((study.settings.archives / f"{study.recording(animal).folder}.zip").resolve())
 
 
 def _resolved(source: dict[str, Any], receipt: dict[str, Any]) -> bool:

@@ -272,7 +272,7 @@ def test_pinning_a_branch_to_the_commit_that_it_was_fetches_nothing_again(tmp_pa
 def test_archives_may_move_once_their_stores_are_made(tmp_path: Path) -> None:
     study = study_of(tmp_path)
     wanted = finished_recordings.archive_path(study, "F")
-    assert Path(wanted).parent == study.settings.archives
+    assert Path(wanted).parent == study.settings.archives.resolve()
     obtained(study, tmp_path / "elsewhere" / "F.zip", "b" * 40)
     assert finished_recordings.archive_path(study, "F") == str(tmp_path / "elsewhere" / "F.zip")
     finished_recordings.store_path(study, "F").unlink()
