@@ -18,7 +18,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scontrol", "scancel", "sinfo")
+PROGRAMS = (
+    "slurmctld",
+    "slurmd",
+    "munged",
+    "sbatch",
+    "squeue",
+    "scontrol",
+    "scancel",
+    "sinfo",
+    "srun",
+)
 DEADLINE_SECONDS = 60.0
 # slurmctld writes down what happened after so long at most; a crash before forgets it.
 SAVING_SECONDS = 6.0
@@ -86,7 +96,8 @@ class Cluster:
     def environment(self) -> dict[str, str]:
         """What SLURM's commands need to find this cluster."""
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
-        return {**inherited, "SLURM_CONF": str(self.folder / "slurm.conf")}
+        path = f"{self.folder / 'bin'}{os.pathsep}{inherited['PATH']}"
+        return {**inherited, "SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": path}
 
     def __enter__(self) -> Self:
         try:
@@ -161,13 +172,20 @@ class Cluster:
         return found
 
     def _configure(self) -> None:
-        for name in ("state", "spool"):
+        for name in ("state", "spool", "bin"):
             (self.folder / name).mkdir()
         ports = _free_ports(2)
         text = CONFIGURATION.format(
             folder=self.folder, host=self.host, controller_port=ports[0], node_port=ports[1]
         )
         (self.folder / "slurm.conf").write_text(text)
+        # The plugin takes SLURM_CONF from the environment of its steps: clusters usually have their
+        # configuration in /etc, which is not ours to change.
+        srun = self.folder / "bin" / "srun"
+        srun.write_text(
+            f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {shutil.which("srun")} "$@"\n'
+        )
+        srun.chmod(0o755)
         # SLURM wants devices; nothing is ever read from or written to them.
         for number in range(2):
             (self.folder / f"gpu{number}").symlink_to("/dev/null")
@@ -228,6 +246,8 @@ if __name__ == "__main__":
     if reason := missing():
         raise SystemExit(reason)
     with Cluster() as cluster:
-        print(f"export SLURM_CONF={cluster.folder / 'slurm.conf'}")
+        print(
+            f"export SLURM_CONF={cluster.folder / 'slurm.conf'} PATH={cluster.folder / 'bin'}:$PATH"
+        )
         with suppress(EOFError, KeyboardInterrupt):
             input("The cluster runs until Enter is pressed.\n")
