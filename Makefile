@@ -11,13 +11,14 @@ DEMO := --configfile config/demo.yaml
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 PARALLEL := -n $(CORES) --dist loadfile
 
-.PHONY: lock help install demo report-open check lint types test test-faults real clean-demo
+.PHONY: lock help install demo report-open check lint types test test-slurm test-faults real clean-demo
 
 help:
 	@echo "make demo         train, ensemble, score and report on simulated recordings (minutes)"
 	@echo "make report-open  open the demo's report in a browser"
 	@echo "make check        lint, types and fast tests (under 3 minutes)"
 	@echo "make test         every test (under 30 minutes)"
+	@echo "make test-slurm   members killed in every way on a real SLURM cluster (under 35 minutes)"
 	@echo "make test-faults  trainings of every recipe killed hundreds of times (under an hour)"
 	@echo "make real         the pipeline on a real recording, where its data are present"
 
@@ -47,11 +48,14 @@ types: $(INSTALLED)
 	$(BIN)/mypy
 
 check: lint types
-	$(PYTEST) $(PARALLEL) -m "not slow and not workflow and not real and not faults" tests
+	$(PYTEST) $(PARALLEL) -m "not slow and not workflow and not slurm and not real and not faults" tests
 
 test: lint types
-	$(PYTEST) $(PARALLEL) -m "not workflow and not real and not faults" tests
+	$(PYTEST) $(PARALLEL) -m "not workflow and not slurm and not real and not faults" tests
 	$(PYTEST) -m workflow tests
+
+test-slurm: $(INSTALLED)
+	$(PYTEST) -m slurm tests/slurm
 
 test-faults: $(INSTALLED)
 	$(PYTEST) -n $(CORES) -m faults tests

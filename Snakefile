@@ -37,6 +37,10 @@ localrules:
     report,
 
 
+onstart:
+    prepare_cluster()
+
+
 rule all:
     default_target: True
     input:

@@ -15,8 +15,8 @@ rule simulate:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=120,
+        mem_mb=memory(2000),
+        runtime=minutes(120),
     params:
         fingerprint=lambda wildcards: fingerprints.simulation(STUDY, wildcards.animal),
     script:
@@ -56,12 +56,12 @@ rule locate:
         f"{BENCHMARKS}/locate/{{animal}}.tsv"
     wildcard_constraints:
         animal=animals_from("directory", "native"),
+    localrule: True
     conda:
         "../envs/analysis.yaml"
     threads: 1
     resources:
         mem_mb=500,
-        runtime=60,
     params:
         state=archive_state,
     script:

@@ -19,8 +19,8 @@ rule ensemble:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=memory(8000),
+        runtime=minutes(240),
     params:
         fingerprint=lambda wildcards: fingerprints.ensemble(
             STUDY, wildcards.protocol, wildcards.system

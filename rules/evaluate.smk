@@ -14,8 +14,8 @@ rule ceilings:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=memory(4000),
+        runtime=minutes(60),
     params:
         fingerprint=lambda wildcards: fingerprints.ceilings(STUDY, wildcards.protocol),
     script:
@@ -37,8 +37,8 @@ rule evaluate:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=memory(4000),
+        runtime=minutes(60),
     params:
         fingerprint=fingerprints.scores(STUDY),
     script:
@@ -61,8 +61,8 @@ rule achievable:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=memory(4000),
+        runtime=minutes(60),
     params:
         fingerprint=lambda wildcards: fingerprints.achievable(STUDY, wildcards.protocol),
     script:

@@ -18,8 +18,8 @@ rule import_member:
     conda:
         "../envs/training.yaml"
     resources:
-        mem_mb=16000,
-        runtime=30,
+        mem_mb=memory(16000),
+        runtime=minutes(30),
     params:
         fingerprint=lambda wildcards: GUARD.fingerprint(**wildcards),
     script:

@@ -20,11 +20,10 @@ rule predict:
         "../envs/training.yaml"
     threads: lambda wildcards: asked(wildcards.system, "cpus")
     resources:
-        gpu=lambda wildcards: asked(wildcards.system, "gpus"),
-        mem_mb=lambda wildcards, attempt: int(
-            1000 * attempt * asked(wildcards.system, "memory_gb")
-        ),
-        runtime=240,
+        gpu=member_gpus,
+        gres=member_gres,
+        mem_mb=member_memory,
+        runtime=minutes(240),
     params:
         fingerprint=prediction_fingerprint,
     script:

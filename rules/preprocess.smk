@@ -14,8 +14,8 @@ rule preprocess:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=240,
+        mem_mb=memory(2000),
+        runtime=minutes(240),
     params:
         fingerprint=store_fingerprint,
     script:
@@ -35,8 +35,8 @@ rule videos:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=20,
+        mem_mb=memory(1000),
+        runtime=minutes(20),
     params:
         fingerprint=fingerprints.videos(),
     script:

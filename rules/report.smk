@@ -29,12 +29,12 @@ rule draw_leaderboard:
         f"{LOGS}/report/leaderboard_{{protocol}}.log",
     benchmark:
         f"{BENCHMARKS}/report/leaderboard_{{protocol}}.tsv"
+    localrule: True
     conda:
         "../envs/analysis.yaml"
     threads: 1
     resources:
         mem_mb=4000,
-        runtime=20,
     params:
         fingerprint=REPORTING,
         titles=TITLES,
@@ -58,8 +58,8 @@ rule draw_ensemble_size:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=60,
+        mem_mb=memory(8000),
+        runtime=minutes(60),
     params:
         fingerprint=REPORTING,
         titles=TITLES,
@@ -88,8 +88,8 @@ rule draw_traces:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=20,
+        mem_mb=memory(4000),
+        runtime=minutes(20),
     params:
         fingerprint=REPORTING,
         titles=TITLES,
@@ -108,12 +108,12 @@ rule draw_training_curves:
         f"{LOGS}/report/training_curves_{{training_set}}.log",
     benchmark:
         f"{BENCHMARKS}/report/training_curves_{{training_set}}.tsv"
+    localrule: True
     conda:
         "../envs/analysis.yaml"
     threads: 1
     resources:
         mem_mb=2000,
-        runtime=20,
     params:
         fingerprint=REPORTING,
         titles=TITLES,
@@ -140,12 +140,12 @@ rule tabulate_scores:
         f"{LOGS}/report/scores_{{protocol}}.log",
     benchmark:
         f"{BENCHMARKS}/report/scores_{{protocol}}.tsv"
+    localrule: True
     conda:
         "../envs/analysis.yaml"
     threads: 1
     resources:
         mem_mb=4000,
-        runtime=20,
     params:
         fingerprint=REPORTING,
         titles=TITLES,
@@ -170,12 +170,12 @@ rule tabulate_training_cost:
         f"{LOGS}/report/training_cost_{{training_set}}.log",
     benchmark:
         f"{BENCHMARKS}/report/training_cost_{{training_set}}.tsv"
+    localrule: True
     conda:
         "../envs/analysis.yaml"
     threads: 1
     resources:
         mem_mb=2000,
-        runtime=20,
     params:
         fingerprint=REPORTING,
         titles=TITLES,
@@ -199,8 +199,8 @@ rule draw_quality:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=memory(2000),
+        runtime=minutes(60),
     params:
         fingerprint=lambda wildcards: fingerprints.quality(STUDY, wildcards.animal),
     script:
@@ -218,12 +218,12 @@ rule tabulate_shared_videos:
         f"{LOGS}/report/shared_videos.log",
     benchmark:
         f"{BENCHMARKS}/report/shared_videos.tsv"
+    localrule: True
     conda:
         "../envs/analysis.yaml"
     threads: 1
     resources:
         mem_mb=1000,
-        runtime=20,
     params:
         fingerprint=REPORTING,
         study=fingerprints.summary(STUDY),
@@ -243,12 +243,12 @@ rule tabulate_leakage:
         f"{LOGS}/report/leakage_{{protocol}}.log",
     benchmark:
         f"{BENCHMARKS}/report/leakage_{{protocol}}.tsv"
+    localrule: True
     conda:
         "../envs/analysis.yaml"
     threads: 1
     resources:
         mem_mb=2000,
-        runtime=20,
     params:
         fingerprint=REPORTING,
         study=fingerprints.summary(STUDY),
@@ -269,12 +269,12 @@ rule page:
         f"{LOGS}/report/page.log",
     benchmark:
         f"{BENCHMARKS}/report/page.tsv"
+    localrule: True
     conda:
         "../envs/analysis.yaml"
     threads: 1
     resources:
         mem_mb=2000,
-        runtime=20,
     params:
         fingerprint=REPORTING,
         study=fingerprints.summary(STUDY),

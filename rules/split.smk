@@ -11,12 +11,12 @@ rule split:
         f"{LOGS}/split/{{training_set}}/{{system}}/{{member}}.log",
     benchmark:
         f"{BENCHMARKS}/split/{{training_set}}/{{system}}/{{member}}.tsv"
+    localrule: True
     conda:
         "../envs/analysis.yaml"
     threads: 1
     resources:
         mem_mb=1000,
-        runtime=20,
     params:
         fingerprint=lambda wildcards: fingerprints.split(
             STUDY, wildcards.training_set, wildcards.system, wildcards.member

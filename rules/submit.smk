@@ -17,8 +17,8 @@ rule submit:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=120,
+        mem_mb=memory(2000),
+        runtime=minutes(120),
     params:
         fingerprint=lambda wildcards: fingerprints.submission(STUDY, wildcards.protocol),
     script:

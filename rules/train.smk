@@ -26,11 +26,10 @@ rule train:
         "../envs/training.yaml"
     threads: lambda wildcards: asked(wildcards.system, "cpus")
     resources:
-        gpu=lambda wildcards: asked(wildcards.system, "gpus"),
-        mem_mb=lambda wildcards, attempt: int(
-            1000 * attempt * asked(wildcards.system, "memory_gb")
-        ),
-        runtime=lambda wildcards: int(60 * asked(wildcards.system, "runtime_hours")),
+        gpu=member_gpus,
+        gres=member_gres,
+        mem_mb=member_memory,
+        runtime=member_minutes,
     params:
         fingerprint=lambda wildcards: GUARD.fingerprint(**wildcards),
         checkpoint=f"{MEMBER}.checkpoint",

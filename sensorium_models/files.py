@@ -49,11 +49,12 @@ def remove_abandoned(path: Path) -> None:
     start, end = f".{path.stem}.{_HOST}.", f".part{path.suffix}"
     for entry in path.parent.glob(".*"):
         number = entry.name.removeprefix(start).removesuffix(end)
-        if entry.name == f"{start}{number}{end}" and number.isdigit() and not _alive(int(number)):
+        if entry.name == f"{start}{number}{end}" and number.isdigit() and not is_alive(int(number)):
             entry.unlink(missing_ok=True)
 
 
-def _alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
+    """Whether a process of this machine exists."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

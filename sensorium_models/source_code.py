@@ -34,6 +34,8 @@ _NEUTRAL = {
     "sensorium_models.finished",
     "sensorium_models.finished_recordings",
     "sensorium_models.jobs",
+    "sensorium_models.slurm",
+    "sensorium_models.training.lock",
     "sensorium_models.training.process",
     "sensorium_models.training.records",
     "sensorium_models.training.usage",

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from lightning_fabric import Fabric
 
 from sensorium_models.training.checkpoints import CheckpointFile
+from sensorium_models.training.lock import MemberLock
 from sensorium_models.training.process import Preempted, StopSignal
 from sensorium_models.training.processes import any_process
 from sensorium_models.training.state import Training
@@ -28,6 +29,7 @@ class Keeper:
         saved: CheckpointFile,
         told: StopSignal,
         *,
+        lock: MemberLock | None,
         fabric: Fabric,
         minutes: float,
         stop: Callable[[str], None] | None,
@@ -35,6 +37,7 @@ class Keeper:
         self._training = training
         self._saved = saved
         self._told = told
+        self._lock = lock
         self._fabric = fabric
         self._seconds = 60 * minutes
         self._last = time.monotonic()
@@ -48,7 +51,7 @@ class Keeper:
             self._save(self._training.state())
             # One that ends before the file is written would take the writing one with it.
             self._fabric.barrier()
-            raise Preempted
+            raise Preempted(warned=self._told.warned)
         if self._fabric.is_global_zero and time.monotonic() - self._last >= self._seconds:
             self._save(self._training.state())
             self._last = time.monotonic()
@@ -68,8 +71,10 @@ class Keeper:
             return evaluate(interrupt=interrupt)
         except _ToldToStop:
             self._save(before)
-            raise Preempted from None
+            raise Preempted(warned=self._told.warned) from None
 
     def _save(self, state: dict) -> None:
         if self._fabric.is_global_zero:
+            if self._lock is not None:
+                self._lock.check()
             self._saved.save(state)

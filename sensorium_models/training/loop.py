@@ -5,9 +5,11 @@ training may be killed at any moment: started again it goes on from its checkpoi
 for bit.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pandas as pd
 from lightning_fabric import Fabric
 
 from sensorium_models import files
+from sensorium_models.finished import OUTPUTS
 from sensorium_models.networks.devices import repeatable, resolved_device
 from sensorium_models.networks.members import save_weights
 from sensorium_models.provenance import environment
@@ -26,7 +29,13 @@ from sensorium_models.training.distillation import load_teacher, teacher_identit
 from sensorium_models.training.feeding import TrainingError, keep_learned, member_trials
 from sensorium_models.training.judging import compared
 from sensorium_models.training.keeper import Keeper
-from sensorium_models.training.process import forwarding, listening
+from sensorium_models.training.lock import MemberLock, holding
+from sensorium_models.training.process import (
+    Preempted,
+    await_next_life,
+    forwarding,
+    listening,
+)
 from sensorium_models.training.processes import make_fabric
 from sensorium_models.training.records import EpochDisplay, Events, write_events, write_history
 from sensorium_models.training.state import Training
@@ -62,7 +71,8 @@ def train_member(
 ) -> None:
     """Train one member; write `weights.safetensors`, `history.csv`, `run.json`, events to `output`.
 
-    Goes on from `checkpoint` where there is one, and removes it when done.
+    Goes on from `checkpoint` where there is one, and removes it when done. While another process
+    trains this member it waits, and does nothing if that one finishes it.
 
     Args:
         system: architecture and recipe.
@@ -86,7 +96,8 @@ def train_member(
         TrainingError: the split does not serve, the loss is no longer finite, memory is too small.
         CheckpointError: the checkpoint is that of another configuration.
         OSError: the disk has no room for the checkpoints.
-        Preempted: a signal asked the process to stop; the checkpoint is written.
+        Preempted: a signal asked the process to stop; the checkpoint is written. Where SLURM warned
+            that the job's time is nearly up, the job is put back into its queue first.
     """
     system = system.of_member(axes)
     if (teacher is None) != (system.recipe.distillation is None):
@@ -96,27 +107,54 @@ def train_member(
         )
     place = resolved_device(device)
     fabric = make_fabric(place, system.recipe, processes=processes)
-    with forwarding(processes > 1):
-        fabric.launch(
-            _train,  # type: ignore[arg-type]
-            system=system,
-            member=member,
-            axes=axes,
-            training_set=training_set,
-            recordings=recordings,
-            splits=splits if isinstance(splits, pd.DataFrame) else read_splits(splits),
-            output=output,
-            checkpoint=checkpoint,
-            threads=threads,
-            scored=(first_scored_frame, cap_frames, drop_last_frames),
-            score_unit=score_unit,
-            compared_tiers=compared_tiers,
-            record=record,
-            teacher=teacher,
-            data_workers=data_workers,
-            checkpoint_minutes=checkpoint_minutes,
-            stop=stop,
-        )
+    # Processes that `srun` has started all come here; the first one holds the lock for them.
+    first = fabric.global_rank == 0
+    try:
+        with ExitStack() as stack:
+            lock = None
+            if first:
+                own = partial(_is_finished, output, record)
+                lock = stack.enter_context(
+                    holding(checkpoint.with_name(f"{checkpoint.name}.lock"), finished=own)
+                )
+                if lock is None:
+                    return
+            stack.enter_context(forwarding(processes > 1))
+            fabric.launch(
+                _train,  # type: ignore[arg-type]
+                system=system,
+                member=member,
+                axes=axes,
+                training_set=training_set,
+                recordings=recordings,
+                splits=splits if isinstance(splits, pd.DataFrame) else read_splits(splits),
+                output=output,
+                checkpoint=checkpoint,
+                lock=lock,
+                threads=threads,
+                scored=(first_scored_frame, cap_frames, drop_last_frames),
+                score_unit=score_unit,
+                compared_tiers=compared_tiers,
+                record=record,
+                teacher=teacher,
+                data_workers=data_workers,
+                checkpoint_minutes=checkpoint_minutes,
+                stop=stop,
+            )
+    except Preempted as stopped:
+        if stopped.warned and first:
+            await_next_life()
+        raise
+
+
+def _is_finished(output: Path, record: Mapping[str, Any]) -> bool:
+    """Whether `output` holds the whole member that would be trained."""
+    try:
+        present = json.loads((output / "run.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return False
+    whole = all((output / name).exists() for name in OUTPUTS)
+    return whole and present["fingerprint"]["digest"] == record["fingerprint"]["digest"]
 
 
 def _train(
@@ -130,6 +168,7 @@ def _train(
     splits: pd.DataFrame,
     output: Path,
     checkpoint: Path,
+    lock: MemberLock | None,
     threads: int,
     scored: tuple[int, int | None, int],
     score_unit: str,
@@ -178,8 +217,16 @@ def _train(
             data_workers=data_workers,
         )
         stack.callback(training.close)
-        told = stack.enter_context(listening())
-        keeper = Keeper(training, saved, told, fabric=fabric, minutes=checkpoint_minutes, stop=stop)
+        told = stack.enter_context(listening(shared=fabric.world_size > 1))
+        keeper = Keeper(
+            training,
+            saved,
+            told,
+            lock=lock,
+            fabric=fabric,
+            minutes=checkpoint_minutes,
+            stop=stop,
+        )
         display = stack.enter_context(
             EpochDisplay(
                 f"{system.name} {member}",
@@ -227,6 +274,8 @@ def _train(
             device=fabric.device,
             evaluated=keeper.evaluated,
         )
+        if lock is not None:
+            lock.check()
         save_weights(output / "weights.safetensors", training.encoder)
         keep_learned(output, splits, member, teacher)
         write_history(output / "history.csv", training.history)

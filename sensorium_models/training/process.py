@@ -1,41 +1,75 @@
 """The process around a training: how it is told to stop.
 
-SLURM announces the end of a job by a signal; the loop looks for it between steps, writes its
-checkpoint and ends with a status that makes the workflow start the job again.
+SLURM announces the end of a job by a signal; the loop looks for it between steps and writes its
+checkpoint. Then the job goes back into the queue, or, where SLURM does not allow that, ends with a
+status that makes the workflow start it again.
 """
 
 import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from torch.multiprocessing import ProcessExitedException
 
+from sensorium_models import slurm
+from sensorium_models.progress import tell
+
 # BSD's "temporary failure": the workflow starts a job again that ends with this status.
 PREEMPTED = 75
-_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+# Warnings that the job's time is nearly up. SLURM sends one to every process of the job,
+# Snakemake's included: SIGURG is ignored by all that do not ask for it, SIGUSR1 would end them.
+_WARNINGS = (signal.SIGURG, signal.SIGUSR1)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, *_WARNINGS)
+# SLURM ends a job within seconds of putting it back into the queue.
+_REQUEUE_SECONDS = 600.0
 
 
 class Preempted(SystemExit):
-    """The process was told to stop; its checkpoint is written and it can go on later."""
+    """The process was told to stop; its checkpoint is written and it can go on later.
 
-    def __init__(self) -> None:
+    `warned`: by a warning that the job's time is nearly up. Otherwise somebody ended the job.
+    """
+
+    def __init__(self, *, warned: bool = False) -> None:
         super().__init__(PREEMPTED)
+        self.warned = warned
 
 
 class StopSignal:
-    """Whether SIGTERM, SIGUSR1 or SIGINT has arrived since `listening` began."""
+    """Whether a signal to stop has arrived since `listening` began, and whether as a warning."""
 
     def __init__(self) -> None:
         self.received = False
+        self.warned = False
+
+    def note(self, number: int) -> None:
+        """One has arrived; the first one tells why."""
+        if not self.received:
+            self.received = True
+            self.warned = number in _WARNINGS
+
+
+def await_next_life() -> None:
+    """Put the job back into SLURM's queue and wait for its end; returns where SLURM refuses."""
+    if slurm.requeue_own_job():
+        tell(
+            "The time of this job is nearly up; it goes on from its checkpoint when SLURM lets it."
+        )
+        time.sleep(_REQUEUE_SECONDS)
 
 
 @contextmanager
-def listening() -> Iterator[StopSignal]:
-    """Note the first signal to stop instead of dying of it; a second one kills as usual."""
+def listening(*, shared: bool = False) -> Iterator[StopSignal]:
+    """Note the first signal to stop instead of dying of it; a second one kills as usual.
+
+    `shared`: one of several processes that train together. The same signal may reach it twice,
+    from outside and handed on (`forwarding`), so that no further one kills.
+    """
     stop = StopSignal()
     if threading.current_thread() is not threading.main_thread():
         yield stop  # Python delivers signals to the main thread only
@@ -43,9 +77,10 @@ def listening() -> Iterator[StopSignal]:
     before = {number: signal.getsignal(number) for number in _SIGNALS}
 
     def note(number: int, frame: FrameType | None) -> None:
-        stop.received = True
-        for each in _SIGNALS:
-            signal.signal(each, before[each])
+        stop.note(number)
+        if not shared:
+            for each in _SIGNALS:
+                signal.signal(each, before[each])
 
     for number in _SIGNALS:
         signal.signal(number, note)
@@ -63,8 +98,10 @@ def forwarding(active: bool) -> Iterator[None]:
         yield
         return
     before = {number: signal.getsignal(number) for number in _SIGNALS}
+    stop = StopSignal()
 
     def hand_on(number: int, frame: FrameType | None) -> None:
+        stop.note(number)
         for child in multiprocessing.active_children():
             if child.pid is not None:
                 os.kill(child.pid, number)
@@ -75,7 +112,7 @@ def forwarding(active: bool) -> Iterator[None]:
         yield
     except ProcessExitedException as error:
         if error.exit_code == PREEMPTED:
-            raise Preempted from None
+            raise Preempted(warned=stop.warned) from None
         raise
     finally:
         for number in _SIGNALS:
