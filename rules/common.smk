@@ -45,6 +45,8 @@ MOMENTS = f"{RESULTS}/{{protocol}}/moments/{{system}}/{{member}}.h5"
 ENSEMBLE = f"{RESULTS}/{{protocol}}/ensembles/{{system}}"
 CEILINGS = f"{RESULTS}/{{protocol}}/ceilings.h5"
 ACHIEVABLE = f"{RESULTS}/{{protocol}}/achievable.parquet"
+INTERVALS = f"{RESULTS}/{{protocol}}/intervals.parquet"
+COMPARISONS = f"{RESULTS}/{{protocol}}/comparisons.parquet"
 SCORES = f"{RESULTS}/{{protocol}}/scores/{{system}}.parquet"
 SUBMISSION = f"{RESULTS}/{{protocol}}/submissions/{{system}}/{{upload}}.zip"
 FIGURE = f"{RESULTS}/report/figures/{{figure}}"
@@ -192,6 +194,14 @@ REPORTING = fingerprints.reporting()
 
 def protocol_scores(wildcards):
     return expand(SCORES, protocol=wildcards.protocol, system=SYSTEMS)
+
+
+def protocol_moments(wildcards):
+    return [
+        MOMENTS.format(protocol=wildcards.protocol, system=system, member=member)
+        for system in SYSTEMS
+        for member in STUDY.members(system)
+    ]
 
 
 def achievable_of(wildcards):

@@ -1,4 +1,4 @@
-# Scores per neuron from the stored moments: of every member and of the ensemble.
+# Scores per neuron from the stored moments, of every member and of the ensemble; their uncertainty.
 
 
 rule ceilings:
@@ -45,6 +45,29 @@ rule evaluate:
         "../workflow_scripts/evaluate.py"
 
 
+rule uncertainty:
+    input:
+        ensembles=expand(f"{ENSEMBLE}/mean.h5", system=SYSTEMS, allow_missing=True),
+        members=protocol_moments,
+    output:
+        intervals=INTERVALS,
+        comparisons=COMPARISONS,
+    log:
+        f"{LOGS}/uncertainty/{{protocol}}.log",
+    benchmark:
+        f"{BENCHMARKS}/uncertainty/{{protocol}}.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=120,
+    params:
+        fingerprint=fingerprints.uncertainty(STUDY),
+    script:
+        "../workflow_scripts/uncertainty.py"
+
+
 rule achievable:
     input:
         recordings=predicted_recordings,
@@ -72,3 +95,5 @@ rule achievable:
 rule scores:
     input:
         expand(SCORES, protocol=PROTOCOLS, system=SYSTEMS),
+        expand(INTERVALS, protocol=PROTOCOLS),
+        expand(COMPARISONS, protocol=PROTOCOLS),

@@ -20,6 +20,7 @@ TABLES = [
 rule draw_leaderboard:
     input:
         scores=protocol_scores,
+        intervals=INTERVALS,
         achievable=achievable_of,
     output:
         pdf=FIGURE.format(figure="leaderboard_{protocol}.pdf"),
@@ -123,6 +124,7 @@ rule draw_training_curves:
 rule tabulate_scores:
     input:
         scores=protocol_scores,
+        intervals=INTERVALS,
         records=protocol_records,
     output:
         leaderboard=multiext(

@@ -166,6 +166,12 @@ def scores(study: Study) -> str:
     )
 
 
+def uncertainty(study: Study) -> str:
+    """What decides intervals and comparisons, given the moments."""
+    systems = study.settings.systems
+    return digest({"systems": systems, "sources": source_digest(script="uncertainty")})
+
+
 def ceilings(study: Study, protocol: str) -> str:
     """What decides the repeat statistics of a protocol's recordings."""
     return digest(_scored(study, protocol) | {"sources": source_digest(script="ceilings")})

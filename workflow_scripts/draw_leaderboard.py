@@ -23,6 +23,7 @@ with job(snakemake) as study:
         board,
         titles=snakemake.params.titles,
         simulated=study.simulated,
+        intervals=pd.read_parquet(snakemake.input.intervals),
         achievable=achievable,
         published_as=snakemake.params.published_as,
     )

@@ -22,6 +22,7 @@ with job(snakemake) as study:
         board,
         titles=titles,
         simulated=study.simulated,
+        intervals=pd.read_parquet(snakemake.input.intervals),
         published_as=snakemake.params.published_as,
     )
     for table, output in (

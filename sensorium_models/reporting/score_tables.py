@@ -11,6 +11,7 @@ import pandas as pd
 from sensorium_models.ensemble import MEMBER as ENSEMBLE
 from sensorium_models.evaluation.scores import METRICS
 from sensorium_models.reporting import published
+from sensorium_models.reporting.intervals import interval_note, interval_of, level_label
 from sensorium_models.reporting.leaderboard import (
     TIER_LABELS,
     one_protocol,
@@ -19,7 +20,7 @@ from sensorium_models.reporting.leaderboard import (
     shown_tiers,
     without_lone_ensembles,
 )
-from sensorium_models.reporting.tables import Column, Table
+from sensorium_models.reporting.tables import Column, Table, signed
 
 _SHORT = {METRICS[0]: "Single-trial correlation", METRICS[1]: "Correlation to average"}
 _PUBLISHED_GROUP = f"Published ({published.PROTOCOL_LABEL})"
@@ -30,6 +31,7 @@ def leaderboard_table(
     *,
     titles: Mapping[str, str],
     simulated: bool,
+    intervals: pd.DataFrame | None = None,
     published_as: Mapping[str, str] | None = None,
 ) -> Table:
     """Two rows per system and tier: its ensemble, and the mean ± sd over its members.
@@ -37,6 +39,7 @@ def leaderboard_table(
     Args:
         board: rows of ONE protocol, as `evaluation.scores.leaderboard` returns them.
         titles: system -> the name that a reader knows.
+        intervals: of the same protocol, as `evaluation.uncertainty` makes them.
         published_as: system -> the published system whose numbers stand beside it; a system that is
             absent has its own.
 
@@ -48,6 +51,7 @@ def leaderboard_table(
     board = without_lone_ensembles(board)
     rows = [
         _row(part, tier, system, estimate, titles, published_as.get(system, system))
+        | _interval(intervals, tier, system, estimate)
         for tier in _final_first(board)
         for in_tier in [board[board["tier"] == tier]]
         for system in _best_first(in_tier)
@@ -61,6 +65,11 @@ def leaderboard_table(
     for metric in METRICS:
         columns += [
             Column(metric, "pooled", "spread", _SHORT[metric]),
+            *(
+                []
+                if intervals is None or intervals.empty
+                else [Column(f"{metric}_interval", level_label(intervals), "text", _SHORT[metric])]
+            ),
             Column(f"{metric}_animal_mean", "animal mean", "spread", _SHORT[metric]),
         ]
     columns.append(Column("published_estimate", "of", "text", _PUBLISHED_GROUP))
@@ -90,6 +99,7 @@ def leaderboard_table(
                 "mean ± standard deviation (ddof 1) over single networks. Left out: trials whose "
                 f"video a member trained on. Score unit {first['score_unit']}; "
                 f"{first['frame_convention']}.",
+                *interval_note(intervals, _final_first(board)),
                 *selection_note(board, _final_first(board)),
                 *([f"– : no value ({'; '.join(reasons)})."] if reasons else []),
                 published.NOTE,
@@ -242,6 +252,17 @@ def _row(
         "frame_convention": str(first["frame_convention"]),
     }
     return row | _published(published_system, estimate, tier, single=label == "single member")
+
+
+def _interval(
+    intervals: pd.DataFrame | None, tier: str, system: str, estimate: str
+) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for metric in METRICS:
+        ends = interval_of(intervals, system=system, estimate=estimate, tier=tier, metric=metric)
+        row[f"{metric}_lower"], row[f"{metric}_upper"] = ends or (None, None)
+        row[f"{metric}_interval"] = f"{signed(ends[0])} to {signed(ends[1])}" if ends else None
+    return row
 
 
 def _published(system: str, estimate: str, tier: str, *, single: bool) -> dict[str, Any]:

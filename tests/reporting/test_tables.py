@@ -79,6 +79,27 @@ def test_leaderboard_table_states_both_aggregates_and_their_spread(made: SimpleN
     )
 
 
+def test_intervals_stand_beside_the_scores_that_they_are_of(made: SimpleNamespace) -> None:
+    board = made.board({"viv1t": 5, "gru_baseline": 1})
+    intervals = made.intervals(board, half=0.025)
+    table = leaderboard_table(board, titles=made.titles, simulated=False, intervals=intervals)
+    frame = table.frame
+    for metric in ("single_trial_correlation", "correlation_to_average"):
+        np.testing.assert_allclose(frame[f"{metric}_lower"], frame[metric] - 0.025)
+        np.testing.assert_allclose(frame[f"{metric}_upper"], frame[metric] + 0.025)
+        first = frame.iloc[0]
+        ends = f"{first[metric] - 0.025:.3f} to {first[metric] + 0.025:.3f}"
+        assert first[f"{metric}_interval"] == ends
+    assert "95 % interval" in [column.label for column in table.columns]
+    assert "hierarchical bootstrap over animals, videos, neurons" in table.caption
+    # Where there is none, a dash stands for it.
+    none = intervals.assign(lower=np.nan, upper=np.nan)
+    shown = leaderboard_table(board, titles=made.titles, simulated=False, intervals=none)
+    assert shown.frame["single_trial_correlation_interval"].isna().all()
+    bare = leaderboard_table(board, titles=made.titles, simulated=False)
+    assert not [column for column in bare.columns if "interval" in column.label]
+
+
 def test_published_values_stand_in_columns_of_their_own(made: SimpleNamespace) -> None:
     board = made.board({"factorized_baseline": 3, "linear_nonlinear": 1, "dwiseneuro": 1})
     table = leaderboard_table(board, titles=made.titles, simulated=False)

@@ -72,7 +72,8 @@ def content_hashes(results: Path) -> dict[str, str]:
             for animal in sorted(file):
                 digest.update(file[f"{animal}/predictions"][:].tobytes())
         hashes[str(path.relative_to(results))] = digest.hexdigest()
-    for path in sorted(results.glob("*/scores/*.parquet")):
+    tables = ["scores/*.parquet", "intervals.parquet", "comparisons.parquet"]
+    for path in sorted(path for name in tables for path in results.glob(f"*/{name}")):
         table = pd.read_parquet(path).to_csv(index=False)
         hashes[str(path.relative_to(results))] = hashlib.sha256(table.encode()).hexdigest()
     assert hashes
@@ -197,6 +198,7 @@ STOPPED_AT = [
     "predict",
     "ensemble",
     "evaluate",
+    "uncertainty",
     "draw_leaderboard",
     "page",
 ]
