@@ -48,6 +48,7 @@ ACHIEVABLE = f"{RESULTS}/{{protocol}}/achievable.parquet"
 INTERVALS = f"{RESULTS}/{{protocol}}/intervals.parquet"
 COMPARISONS = f"{RESULTS}/{{protocol}}/comparisons.parquet"
 SCORES = f"{RESULTS}/{{protocol}}/scores/{{system}}.parquet"
+SCORES_IN_UNIT = f"{RESULTS}/{{protocol}}/scores/{{system}}.{{unit}}.parquet"
 SUBMISSION = f"{RESULTS}/{{protocol}}/submissions/{{system}}/{{upload}}.zip"
 FIGURE = f"{RESULTS}/report/figures/{{figure}}"
 TABLE = f"{RESULTS}/report/tables/{{table}}"
@@ -58,6 +59,7 @@ BENCHMARKS = f"{RESULTS}/benchmarks"
 wildcard_constraints:
     animal="|".join(STUDY.settings.animals),
     system="|".join(SYSTEMS),
+    unit="[a-z_]+",
     protocol="|".join(PROTOCOLS),
     training_set="published|clean",
     member="[A-Za-z0-9_-]+",
@@ -169,6 +171,16 @@ def asked(system, what):
     return getattr(STUDY.systems[system].resources, what)
 
 
+ALL_SCORES = [
+    SCORES.format(protocol=protocol, system=system)
+    for protocol in PROTOCOLS
+    for system in SYSTEMS
+] + [
+    SCORES_IN_UNIT.format(protocol=protocol, system=system, unit=unit)
+    for protocol in PROTOCOLS
+    for system in SYSTEMS
+    for unit in STUDY.further_units(protocol)
+]
 # A server that scores exists for animals whose test responses are withheld.
 SUBMISSIONS = [
     SUBMISSION.format(protocol=protocol, system=system, upload=upload)
@@ -194,6 +206,16 @@ REPORTING = fingerprints.reporting()
 
 def protocol_scores(wildcards):
     return expand(SCORES, protocol=wildcards.protocol, system=SYSTEMS)
+
+
+def further_scores(wildcards):
+    """Scores of the same predictions in other units."""
+    return expand(
+        SCORES_IN_UNIT,
+        protocol=wildcards.protocol,
+        system=SYSTEMS,
+        unit=STUDY.further_units(wildcards.protocol),
+    )
 
 
 def protocol_moments(wildcards):

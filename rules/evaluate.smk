@@ -45,6 +45,28 @@ rule evaluate:
         "../workflow_scripts/evaluate.py"
 
 
+rule evaluate_in_unit:
+    input:
+        moments=of_members(MOMENTS),
+        ensemble=f"{ENSEMBLE}/mean.h5",
+    output:
+        scores=SCORES_IN_UNIT,
+    log:
+        f"{LOGS}/evaluate/{{protocol}}/{{system}}.{{unit}}.log",
+    benchmark:
+        f"{BENCHMARKS}/evaluate/{{protocol}}/{{system}}.{{unit}}.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        fingerprint=fingerprints.scores(STUDY),
+    script:
+        "../workflow_scripts/evaluate_in_unit.py"
+
+
 rule uncertainty:
     input:
         ensembles=expand(f"{ENSEMBLE}/mean.h5", system=SYSTEMS, allow_missing=True),
@@ -94,6 +116,6 @@ rule achievable:
 
 rule scores:
     input:
-        expand(SCORES, protocol=PROTOCOLS, system=SYSTEMS),
+        ALL_SCORES,
         expand(INTERVALS, protocol=PROTOCOLS),
         expand(COMPARISONS, protocol=PROTOCOLS),

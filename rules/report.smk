@@ -125,6 +125,7 @@ rule tabulate_scores:
     input:
         scores=protocol_scores,
         intervals=INTERVALS,
+        further=further_scores,
         records=protocol_records,
     output:
         leaderboard=multiext(

@@ -18,7 +18,7 @@ from sensorium_models import files
 from sensorium_models.evaluation.moments import AnimalMoments, Group, GroupMoments, Moments
 from sensorium_models.evaluation.moments_file import write_moments
 from sensorium_models.evaluation.responses import RecordedResponses, ScoringPlan, scoring_plan
-from sensorium_models.evaluation.scores import matching
+from sensorium_models.evaluation.scores import add_in_units, matching
 from sensorium_models.evaluation.streaming import JointMoments, RepeatAverage
 from sensorium_models.evaluation.subsets import write_groups, write_header
 from sensorium_models.predictions import PredictionAttributes, Predictions, PredictionWriter
@@ -40,6 +40,7 @@ def build_ensemble(
     moments: Path,
     mean: Path,
     left_out: Mapping[str, Collection[int]] | None = None,
+    further: Mapping[str, Mapping[str, RecordedResponses]] | None = None,
 ) -> None:
     """Write the mean prediction of `members` and their cross-moments, reading each trial once.
 
@@ -56,6 +57,7 @@ def build_ensemble(
             counts, and `{single_trial,repeat_average}/{mean (K+1, N), products (P, N)}`, the last
             signal being the response and P = (K+1)(K+2)/2 the packed upper triangle.
         left_out: by animal, trials whose video ANY member trained on; predicted, not scored.
+        further: by unit and animal, responses in which the mean is scored too, in `mean` only.
 
     Raises:
         EnsembleError: members differ in trials, neurons, frames, unit or recordings, or one is
@@ -80,16 +82,19 @@ def build_ensemble(
             attributes=asdict(attributes),
             members=[(source.attributes.system, source.attributes.member) for source in sources],
         )
-        gathered = Moments(asdict(attributes))
+        gathered = Moments.started(asdict(attributes), further or {})
         for animal in first.animals:
             recorded = matching(first, animal, responses)
             plan = scoring_plan(first.trials(animal), recorded, left_out.get(animal, ()))
             target = output.create_group(animal)
             target["neuron_ids"] = first.neuron_ids(animal)
-            of_mean = AnimalMoments(first.neuron_ids(animal))
-            of_mean.excluded.update(plan.excluded)
-            gathered.animals[animal] = of_mean
-            write_groups(target, _animal_groups(sources, animal, recorded, plan, writer, of_mean))
+            of_mean = []
+            for unit in gathered.in_units():
+                unit.animals[animal] = AnimalMoments(first.neuron_ids(animal))
+                unit.animals[animal].excluded.update(plan.excluded)
+                of_mean.append(unit.animals[animal])
+            units = [recorded, *(by_animal[animal] for by_animal in (further or {}).values())]
+            write_groups(target, _animal_groups(sources, animal, units, plan, writer, of_mean))
         write_moments(mean, gathered)
 
 
@@ -142,14 +147,15 @@ def _fingerprint(members: Sequence[PredictionAttributes]) -> str:
 def _animal_groups(
     sources: Sequence[Predictions],
     animal: str,
-    responses: RecordedResponses,
+    units: Sequence[RecordedResponses],
     plan: ScoringPlan,
     writer: PredictionWriter,
-    of_mean: AnimalMoments,
+    of_mean: Sequence[AnimalMoments],
 ) -> Iterator[tuple[Group, GroupMoments]]:
     """Write the mean of every trial; yield the moments of each tier and type when it is done.
 
-    Moments of the mean itself are added to `of_mean`.
+    Moments of the mean itself are added to `of_mean`, one for each unit; the first is the score
+    unit.
     """
     neuron_ids = sources[0].neuron_ids(animal)
     start = sources[0].attributes.first_scored_frame
@@ -178,12 +184,12 @@ def _animal_groups(
             means = {}
             for trial in repeats:
                 read, mean = members_of(trial)
-                read.append(responses.read(trial, start, start + len(read[0])))
+                read.append(units[0].read(trial, start, start + len(read[0])))
                 means[trial] = mean, read[-1]
                 group.single_trial.add(JointMoments.of(read))
                 average.add(read)
             group.repeat_average.add(average.moments(len(repeats)))
-            of_mean.add_video(tier=key[0], stimulus_type=key[1], video=video, repeats=means)
+            add_in_units(of_mean, units, start, (*key, video), means)
             group.trials += len(repeats)
             group.videos += 1
         if not group.single_trial.is_finite():

@@ -140,6 +140,7 @@ def prediction(study: Study, protocol: str, system: str) -> str:
             "animals": study.predicted_animals(protocol),
             "scored_frames": study.settings.scored_frames.model_dump(mode="json"),
             "score_unit": study.settings.score_unit,
+            "further_units": study.further_units(protocol),
             "sources": source_digest(*_classes(study, system), script="predict"),
         }
     )
@@ -151,6 +152,7 @@ def ensemble(study: Study, protocol: str, system: str) -> str:
         {
             "members": study.members(system),
             "score_unit": study.settings.score_unit,
+            "further_units": study.further_units(protocol),
             "sources": source_digest(script="ensemble"),
         }
     )
@@ -161,7 +163,7 @@ def scores(study: Study) -> str:
     return digest(
         {
             "reliable": study.settings.reliable_explainable_variance,
-            "sources": source_digest(script="evaluate"),
+            "sources": [source_digest(script=name) for name in ("evaluate", "evaluate_in_unit")],
         }
     )
 

@@ -120,11 +120,15 @@ class ScoredFrames(Section):
 
 
 class Protocol(Section):
-    """What is predicted and scored, and which training sets may serve it, best one first."""
+    """What is predicted and scored, and which training sets may serve it, best one first.
+
+    In `further_units` the same predictions are scored once more, beside the study's `score_unit`.
+    """
 
     animals: AnimalGroup
     tiers: list[str] = Field(min_length=1)
     training_sets: list[TrainingSetName] = Field(min_length=1)
+    further_units: list[ResponseUnit] = Field(default_factory=list)
 
 
 class PublishedWeights(Section):

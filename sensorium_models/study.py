@@ -85,6 +85,11 @@ class Study:
         """The definition of a protocol."""
         return self.settings.protocol_definitions[name]
 
+    def further_units(self, protocol: str) -> list[str]:
+        """Units in which a protocol is scored besides the study's own."""
+        named = dict.fromkeys(self.protocol(protocol).further_units)
+        return [unit for unit in named if unit != self.settings.score_unit]
+
     def member_axes(self, system: str) -> dict[str, dict[str, int | str]]:
         """Every member of a system with its value on each axis."""
         return self.systems[system].member_axes()

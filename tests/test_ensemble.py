@@ -284,6 +284,34 @@ def test_the_mean_scores_like_a_member(folder):
         assert ours[name].astype(str).tolist() == theirs[name].astype(str).tolist()
 
 
+def test_the_mean_is_scored_in_further_units(tmp_path, folder, responses):
+    doubled = {
+        animal: RecordedResponses(
+            responses[animal]._recording, unit="later", precision=2.0 ** np.arange(12)[:, None]
+        )
+        for animal in IDS
+    }
+    build_ensemble(
+        name="e",
+        members=[folder / "seed0.h5", folder / "seed1.h5"],
+        responses=responses,
+        predictions=tmp_path / "predictions.h5",
+        moments=tmp_path / "moments.h5",
+        mean=tmp_path / "mean.h5",
+        further={"later": doubled},
+    )
+    found = read_moments(tmp_path / "mean.h5")
+    again = score_member(
+        predictions=tmp_path / "predictions.h5", responses=responses, further={"later": doubled}
+    )
+    for ours, theirs in zip(found.in_units(), again.in_units(), strict=True):
+        ours, theirs = member_scores(ours), member_scores(theirs)
+        for metric in METRICS:
+            # The file of the mean holds float16.
+            np.testing.assert_allclose(ours[metric], theirs[metric], rtol=0, atol=5e-3)
+    assert found.further["later"].attributes["score_unit"] == "later"
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from sensorium_models.ensemble import build_ensemble
-from sensorium_models.evaluation.responses import open_responses
+from sensorium_models.evaluation.responses import open_responses, open_units
 from sensorium_models.jobs import job
 from sensorium_models.recordings.splits import leaked_trials, read_all_splits
 
@@ -11,7 +11,10 @@ with job(snakemake) as study:
     protocol, system = snakemake.wildcards.protocol, snakemake.wildcards.system
     animals = study.predicted_animals(protocol)
     recordings = dict(zip(animals, map(Path, snakemake.input.recordings), strict=True))
-    with open_responses(recordings, study.settings.score_unit) as responses:
+    with (
+        open_responses(recordings, study.settings.score_unit) as responses,
+        open_units(recordings, study.further_units(protocol)) as further,
+    ):
         build_ensemble(
             name=system,
             members=[Path(path) for path in snakemake.input.predictions],
@@ -25,4 +28,5 @@ with job(snakemake) as study:
                 animals,
                 study.protocol(protocol).tiers,
             ),
+            further=further,
         )

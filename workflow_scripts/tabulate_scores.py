@@ -12,6 +12,7 @@ from sensorium_models.reporting.score_tables import leaderboard_table, members_t
 
 with job(snakemake) as study:
     board = leaderboard(pd.concat(map(pd.read_parquet, snakemake.input.scores)))
+    further = snakemake.input.further
     titles = snakemake.params.titles
     records = {
         (system, member): read_record(path.parent)
@@ -23,6 +24,7 @@ with job(snakemake) as study:
         titles=titles,
         simulated=study.simulated,
         intervals=pd.read_parquet(snakemake.input.intervals),
+        further=leaderboard(pd.concat(map(pd.read_parquet, further))) if further else None,
         published_as=snakemake.params.published_as,
     )
     for table, output in (

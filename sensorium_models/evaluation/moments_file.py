@@ -4,7 +4,7 @@ Layout, per animal: `neuron_ids (N,)`; `videos/{tier,stimulus_type,video}` (V,) 
 `videos/finished`; `{single_trial,repeat_average}/{count (V,), mean (V, 2, N), products (V, 3, N)}`
 with signals (prediction, response) and pairs (pp, pr, rr); `trials/{row,trial,start,stop}` the
 spans; `excluded/{trial,tier,stimulus_type,reason}`; `open/{row}/{sums,covered}` for unfinished
-videos.
+videos. Moments in further units lie, in the same layout, under `in other units/{unit}`.
 """
 
 import json
@@ -28,6 +28,7 @@ from sensorium_models.evaluation.moments import (
 from sensorium_models.evaluation.streaming import JointMoments, RepeatAverage
 
 SCHEMA_VERSION = 1
+_OTHER_UNITS = "in other units"  # no animal's name has a blank
 
 
 class MomentsError(ValueError):
@@ -38,9 +39,9 @@ def write_moments(path: Path, moments: Moments) -> None:
     """Write all moments; unfinished videos keep their frame sums, so that files can be merged."""
     with files.replacing(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
         file.attrs["schema_version"] = SCHEMA_VERSION
-        file.attrs["attributes"] = json.dumps(dict(moments.attributes), sort_keys=True)
-        for animal, content in sorted(moments.animals.items()):
-            _write_animal(file.create_group(animal), content)
+        _write_unit(file, moments)
+        for unit, further in sorted(moments.further.items()):
+            _write_unit(file.create_group(f"{_OTHER_UNITS}/{unit}"), further)
 
 
 def read_moments(path: Path) -> Moments:
@@ -50,8 +51,10 @@ def read_moments(path: Path) -> Moments:
         MomentsError: the file is missing, is no moments file, or of another schema version.
     """
     with _opened(path) as file:
-        animals = {animal: _read_animal(group) for animal, group in file.items()}
-        return Moments(json.loads(file.attrs["attributes"]), animals)
+        moments = _read_unit(file)
+        for unit, group in file.get(_OTHER_UNITS, {}).items():
+            moments.further[unit] = _read_unit(group)
+        return moments
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ def read_index(path: Path) -> MomentsIndex:
     videos: list[tuple[str, str, str, str]] = []
     tiers: dict[str, None] = {}
     with _opened(path) as file:
-        for animal, group in file.items():
+        for animal, group in _animals(file):
             neurons[animal] = int(group["neuron_ids"].shape[0])
             videos += [(animal, *key) for key in _video_keys(group)]
             named = [tier for tier, _, _ in _video_keys(group)]
@@ -136,6 +139,21 @@ def read_joint(group: h5py.Group, name: str) -> JointMoments:
     """Read back what `write_joint` wrote."""
     source = group[name]
     return JointMoments(int(source.attrs["count"]), source["mean"][:], source["products"][:])
+
+
+def _animals(unit: h5py.Group) -> list[tuple[str, h5py.Group]]:
+    return [(animal, group) for animal, group in unit.items() if animal != _OTHER_UNITS]
+
+
+def _write_unit(group: h5py.Group, moments: Moments) -> None:
+    group.attrs["attributes"] = json.dumps(dict(moments.attributes), sort_keys=True)
+    for animal, content in sorted(moments.animals.items()):
+        _write_animal(group.create_group(animal), content)
+
+
+def _read_unit(group: h5py.Group) -> Moments:
+    animals = {animal: _read_animal(content) for animal, content in _animals(group)}
+    return Moments(json.loads(group.attrs["attributes"]), animals)
 
 
 def _write_animal(group: h5py.Group, content: AnimalMoments) -> None:

@@ -32,6 +32,7 @@ def leaderboard_table(
     titles: Mapping[str, str],
     simulated: bool,
     intervals: pd.DataFrame | None = None,
+    further: pd.DataFrame | None = None,
     published_as: Mapping[str, str] | None = None,
 ) -> Table:
     """Two rows per system and tier: its ensemble, and the mean ± sd over its members.
@@ -40,6 +41,7 @@ def leaderboard_table(
         board: rows of ONE protocol, as `evaluation.scores.leaderboard` returns them.
         titles: system -> the name that a reader knows.
         intervals: of the same protocol, as `evaluation.uncertainty` makes them.
+        further: rows like those of `board`, of the same predictions scored in other units.
         published_as: system -> the published system whose numbers stand beside it; a system that is
             absent has its own.
 
@@ -49,9 +51,12 @@ def leaderboard_table(
     published_as = published_as or {}
     protocol = one_protocol(board)
     board = without_lone_ensembles(board)
+    further = None if further is None else without_lone_ensembles(further)
+    units = [] if further is None else sorted(further["score_unit"].astype(str).unique())
     rows = [
         _row(part, tier, system, estimate, titles, published_as.get(system, system))
         | _interval(intervals, tier, system, estimate)
+        | _in_units(further, units, tier, system, estimate)
         for tier in _final_first(board)
         for in_tier in [board[board["tier"] == tier]]
         for system in _best_first(in_tier)
@@ -72,6 +77,11 @@ def leaderboard_table(
             ),
             Column(f"{metric}_animal_mean", "animal mean", "spread", _SHORT[metric]),
         ]
+    columns += [
+        Column(f"{metric}_{unit}", label, "spread", f"In unit {unit}")
+        for unit in units
+        for metric, label in zip(METRICS, ("single-trial", "to average"), strict=True)
+    ]
     columns.append(Column("published_estimate", "of", "text", _PUBLISHED_GROUP))
     columns += [
         Column(f"published_{metric}", label, "spread", _PUBLISHED_GROUP)
@@ -262,6 +272,20 @@ def _interval(
         ends = interval_of(intervals, system=system, estimate=estimate, tier=tier, metric=metric)
         row[f"{metric}_lower"], row[f"{metric}_upper"] = ends or (None, None)
         row[f"{metric}_interval"] = f"{signed(ends[0])} to {signed(ends[1])}" if ends else None
+    return row
+
+
+def _in_units(
+    further: pd.DataFrame | None, units: Sequence[str], tier: str, system: str, estimate: str
+) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for unit in units:
+        assert further is not None
+        chosen = (further["tier"] == tier) & (further["score_unit"] == unit)
+        part = _estimate(further[chosen], system, estimate)
+        for metric in METRICS:
+            row[f"{metric}_{unit}"] = part[metric].mean()
+            row[f"{metric}_{unit}_sd"] = part[metric].std(ddof=1) if len(part) > 1 else None
     return row
 
 

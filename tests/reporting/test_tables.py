@@ -100,6 +100,22 @@ def test_intervals_stand_beside_the_scores_that_they_are_of(made: SimpleNamespac
     assert not [column for column in bare.columns if "interval" in column.label]
 
 
+def test_other_units_stand_in_columns_of_their_own(made: SimpleNamespace) -> None:
+    board = made.board({"viv1t": 3, "gru_baseline": 1})
+    further = made.board({"viv1t": 3, "gru_baseline": 1}, seed=2)
+    further = further.assign(score_unit="per_neuron_train")
+    table = leaderboard_table(board, titles=made.titles, simulated=False, further=further)
+    plain = leaderboard_table(board, titles=made.titles, simulated=False)
+    alone = leaderboard_table(further, titles=made.titles, simulated=False)
+    # The headline is what it was, in the order that it was.
+    pd.testing.assert_frame_equal(table.frame[plain.frame.columns], plain.frame)
+    keys = ["tier", "system", "estimate"]
+    expected = alone.frame.set_index(keys)["single_trial_correlation"]
+    found = table.frame.set_index(keys)["single_trial_correlation_per_neuron_train"]
+    pd.testing.assert_series_equal(found.sort_index(), expected.sort_index(), check_names=False)
+    assert "In unit per_neuron_train" in {column.group for column in table.columns}
+
+
 def test_published_values_stand_in_columns_of_their_own(made: SimpleNamespace) -> None:
     board = made.board({"factorized_baseline": 3, "linear_nonlinear": 1, "dwiseneuro": 1})
     table = leaderboard_table(board, titles=made.titles, simulated=False)

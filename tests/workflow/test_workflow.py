@@ -108,8 +108,10 @@ def test_withheld_tiers_and_trained_videos_are_not_scored(lab: Lab) -> None:
     scores = pd.read_parquet(lab.results / "open" / "scores")
     assert set(scores["animal"].dropna()) == {"tinyA", "tinyB"}
     assert set(scores["protocol"]) == {"open"}
-    assert set(scores["score_unit"]) == {"per_frame_published"}
+    assert set(scores["score_unit"]) == {"per_frame_published", "per_neuron_train"}
     assert "train" not in set(scores["tier"])
+    headline = pd.read_parquet(lab.results / "open" / "scores" / "factorized_tiny.parquet")
+    assert set(headline["score_unit"]) == {"per_frame_published"}
     scored = scores[scores["single_trial_correlation"].notna()]
     assert set(scored["tier"]) == {
         "live_test_main",
