@@ -58,7 +58,7 @@ BENCHMARKS = f"{RESULTS}/benchmarks"
 
 wildcard_constraints:
     animal="|".join(STUDY.settings.animals),
-    system="|".join(SYSTEMS),
+    system="|".join([*SYSTEMS, *STUDY.settings.ensembles]),
     unit="[a-z_]+",
     protocol="|".join(PROTOCOLS),
     training_set="published|clean",
@@ -122,12 +122,47 @@ def split_of(wildcards):
 
 
 def splits_of_members(wildcards):
-    return expand(
-        SPLIT,
-        training_set=training_set(wildcards),
-        system=wildcards.system,
-        member=STUDY.members(wildcards.system),
-    )
+    """What every member of an ensemble was trained on."""
+    return [
+        SPLIT.format(
+            training_set=STUDY.training_set_of(system, wildcards.protocol),
+            system=system,
+            member=member,
+        )
+        for system, members in STUDY.averaged_members(wildcards.system).items()
+        for member in members
+    ]
+
+
+def averaged_predictions(wildcards):
+    """Of a system's members; of an ensemble of several systems, of each of its entries."""
+    if wildcards.system in SYSTEMS:
+        return of_members(PREDICTIONS)(wildcards)
+    return [
+        (
+            PREDICTIONS.format(
+                protocol=wildcards.protocol, system=system, member=member
+            )
+            if member
+            else f"{ENSEMBLE}/predictions.h5".format(
+                protocol=wildcards.protocol, system=system
+            )
+        )
+        for system, member in STUDY.settings.ensembles[wildcards.system].entries()
+    ]
+
+
+def ranked(protocol):
+    """Every system and every ensemble of several under a protocol."""
+    return [*SYSTEMS, *STUDY.joint_ensembles(protocol)]
+
+
+def ensemble_files(pattern):
+    return [
+        pattern.format(protocol=protocol, system=name)
+        for protocol in PROTOCOLS
+        for name in ranked(protocol)
+    ]
 
 
 def member_record(wildcards):
@@ -140,9 +175,14 @@ def member_record(wildcards):
 
 
 def of_members(pattern):
-    """Input function: `pattern` for every member of the wildcards' system."""
+    """Input function: `pattern` for every member of the wildcards' system.
+
+    An ensemble of several systems has none of its own.
+    """
     return lambda wildcards: expand(
-        pattern, member=STUDY.members(wildcards.system), allow_missing=True
+        pattern,
+        member=STUDY.members(wildcards.system) if wildcards.system in SYSTEMS else [],
+        allow_missing=True,
     )
 
 
@@ -171,14 +211,10 @@ def asked(system, what):
     return getattr(STUDY.systems[system].resources, what)
 
 
-ALL_SCORES = [
-    SCORES.format(protocol=protocol, system=system)
-    for protocol in PROTOCOLS
-    for system in SYSTEMS
-] + [
+ALL_SCORES = ensemble_files(SCORES) + [
     SCORES_IN_UNIT.format(protocol=protocol, system=system, unit=unit)
     for protocol in PROTOCOLS
-    for system in SYSTEMS
+    for system in ranked(protocol)
     for unit in STUDY.further_units(protocol)
 ]
 # A server that scores exists for animals whose test responses are withheld.
@@ -186,10 +222,14 @@ SUBMISSIONS = [
     SUBMISSION.format(protocol=protocol, system=system, upload=upload)
     for protocol in PROTOCOLS
     if STUDY.protocol(protocol).animals == "withheld"
-    for system in SYSTEMS
+    for system in ranked(protocol)
     for upload in uploads_of(STUDY.protocol(protocol).tiers)
 ]
 TITLES = {name: system.title for name, system in STUDY.systems.items()}
+# With ensembles of several systems, which are ranked among the systems.
+RANKED_TITLES = TITLES | {
+    name: ensemble.title or name for name, ensemble in STUDY.settings.ensembles.items()
+}
 # Whose published numbers stand beside a system that is a variation of a published one.
 PUBLISHED_AS = {
     name: system.published_as
@@ -208,12 +248,36 @@ def protocol_scores(wildcards):
     return expand(SCORES, protocol=wildcards.protocol, system=SYSTEMS)
 
 
+def ranked_scores(wildcards):
+    """With those of ensembles of several systems."""
+    return expand(
+        SCORES, protocol=wildcards.protocol, system=ranked(wildcards.protocol)
+    )
+
+
+def means(wildcards):
+    """Moments of the mean prediction of everything that is ranked."""
+    return expand(
+        f"{ENSEMBLE}/mean.h5",
+        protocol=wildcards.protocol,
+        system=ranked(wildcards.protocol),
+    )
+
+
+def joint_moments(wildcards):
+    return expand(
+        f"{ENSEMBLE}/moments.h5",
+        protocol=wildcards.protocol,
+        system=STUDY.joint_ensembles(wildcards.protocol),
+    )
+
+
 def further_scores(wildcards):
     """Scores of the same predictions in other units."""
     return expand(
         SCORES_IN_UNIT,
         protocol=wildcards.protocol,
-        system=SYSTEMS,
+        system=ranked(wildcards.protocol),
         unit=STUDY.further_units(wildcards.protocol),
     )
 

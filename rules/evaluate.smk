@@ -69,7 +69,7 @@ rule evaluate_in_unit:
 
 rule uncertainty:
     input:
-        ensembles=expand(f"{ENSEMBLE}/mean.h5", system=SYSTEMS, allow_missing=True),
+        ensembles=means,
         members=protocol_moments,
     output:
         intervals=INTERVALS,

@@ -39,6 +39,7 @@ def build_ensemble(
     predictions: Path,
     moments: Path,
     mean: Path,
+    weights: Sequence[float] | None = None,
     left_out: Mapping[str, Collection[int]] | None = None,
     further: Mapping[str, Mapping[str, RecordedResponses]] | None = None,
 ) -> None:
@@ -56,23 +57,27 @@ def build_ensemble(
             and for each tier and type a group `{0,1,..}` with attributes tier, stimulus_type and
             counts, and `{single_trial,repeat_average}/{mean (K+1, N), products (P, N)}`, the last
             signal being the response and P = (K+1)(K+2)/2 the packed upper triangle.
+        weights: one per member, summing to one; default equal.
         left_out: by animal, trials whose video ANY member trained on; predicted, not scored.
         further: by unit and animal, responses in which the mean is scored too, in `mean` only.
 
     Raises:
-        EnsembleError: members differ in trials, neurons, frames, unit or recordings, or one is
-            there twice.
+        EnsembleError: members differ in trials, neurons, frames, unit or recordings, members of one
+            system in their training set, one is there twice, or the weights do not fit.
     """
     left_out = left_out or {}
     with ExitStack() as stack:
         sources = [stack.enter_context(Predictions(path)) for path in members]
         _check_members(sources)
+        weighting = _weighting(len(sources), weights)
         first = sources[0]
+        trained = sorted({source.attributes.training_set for source in sources})
         attributes = replace(
             first.attributes,
             system=name,
             member=MEMBER,
-            fingerprint=_fingerprint([source.attributes for source in sources]),
+            training_set=" and ".join(trained),
+            fingerprint=_fingerprint([source.attributes for source in sources], weights),
         )
         temporary = stack.enter_context(files.replacing(moments))
         output = stack.enter_context(h5py.File(temporary, "w", locking=False))
@@ -81,6 +86,7 @@ def build_ensemble(
             output,
             attributes=asdict(attributes),
             members=[(source.attributes.system, source.attributes.member) for source in sources],
+            weights=weighting,
         )
         gathered = Moments.started(asdict(attributes), further or {})
         for animal in first.animals:
@@ -94,7 +100,8 @@ def build_ensemble(
                 unit.animals[animal].excluded.update(plan.excluded)
                 of_mean.append(unit.animals[animal])
             units = [recorded, *(by_animal[animal] for by_animal in (further or {}).values())]
-            write_groups(target, _animal_groups(sources, animal, units, plan, writer, of_mean))
+            groups = _animal_groups(sources, weights, animal, units, plan, writer, of_mean)
+            write_groups(target, groups)
         write_moments(mean, gathered)
 
 
@@ -108,17 +115,19 @@ def _check_members(sources: Sequence[Predictions]) -> None:
     first = sources[0]
     for other in sources[1:]:
         between = f"{first.path} and {other.path} cannot be averaged"
+        ours, theirs = first.attributes, other.attributes
         for key in (
             "protocol",
-            "training_set",
+            # What another system learned from is another matter.
+            *(["training_set"] if ours.system == theirs.system else []),
             "score_unit",
             "first_scored_frame",
             "frame_convention",
             "recording_digests",
         ):
-            ours, theirs = getattr(first.attributes, key), getattr(other.attributes, key)
-            if ours != theirs:
-                raise EnsembleError(f"{between}: {key} is {ours!r} and {theirs!r}.")
+            values = getattr(ours, key), getattr(theirs, key)
+            if values[0] != values[1]:
+                raise EnsembleError(f"{between}: {key} is {values[0]!r} and {values[1]!r}.")
         if first.animals != other.animals:
             raise EnsembleError(f"{between}: animals {first.animals} and {other.animals}.")
         for animal in first.animals:
@@ -139,13 +148,26 @@ def _check_members(sources: Sequence[Predictions]) -> None:
                     )
 
 
-def _fingerprint(members: Sequence[PredictionAttributes]) -> str:
+def _weighting(members: int, weights: Sequence[float] | None) -> list[float]:
+    if weights is None:
+        return [1 / members] * members
+    weighting = [float(weight) for weight in weights]
+    if len(weighting) != members or abs(sum(weighting) - 1) > 1e-9:
+        raise EnsembleError(
+            f"{members} members need as many weights that sum to one, not {weighting}."
+        )
+    return weighting
+
+
+def _fingerprint(members: Sequence[PredictionAttributes], weights: Sequence[float] | None) -> str:
     content = [[member.system, member.member, member.fingerprint] for member in members]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    weighted = [] if weights is None else [list(map(float, weights))]
+    return hashlib.sha256(json.dumps(content + weighted).encode()).hexdigest()
 
 
 def _animal_groups(
     sources: Sequence[Predictions],
+    weights: Sequence[float] | None,
     animal: str,
     units: Sequence[RecordedResponses],
     plan: ScoringPlan,
@@ -163,7 +185,11 @@ def _animal_groups(
 
     def members_of(trial: int) -> tuple[list[np.ndarray], np.ndarray]:
         read = [source.read(animal, trial) for source in sources]
-        mean: np.ndarray = np.mean(read, axis=0)
+        mean: np.ndarray = (
+            np.mean(read, axis=0)
+            if weights is None
+            else np.tensordot(np.asarray(weights, dtype=np.float32), read, axes=1)
+        )
         writer.add(animal, neuron_ids, trial, mean)
         return read, mean
 

@@ -148,9 +148,11 @@ def prediction(study: Study, protocol: str, system: str) -> str:
 
 def ensemble(study: Study, protocol: str, system: str) -> str:
     """What decides an ensemble, given its members' predictions."""
+    joint = study.settings.ensembles.get(system)
     return digest(
         {
-            "members": study.members(system),
+            "members": study.averaged_members(system),
+            "joint": None if joint is None else joint.model_dump(exclude={"title"}),
             "score_unit": study.settings.score_unit,
             "further_units": study.further_units(protocol),
             "sources": source_digest(script="ensemble"),
@@ -170,7 +172,7 @@ def scores(study: Study) -> str:
 
 def uncertainty(study: Study) -> str:
     """What decides intervals and comparisons, given the moments."""
-    systems = study.settings.systems
+    systems = [*study.settings.systems, *study.settings.ensembles]
     return digest({"systems": systems, "sources": source_digest(script="uncertainty")})
 
 

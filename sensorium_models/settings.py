@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from sensorium_models.configuration import REPOSITORY, Section
+from sensorium_models.joint_ensembles import JointEnsemble
 from sensorium_models.systems import ResponseUnit
 from sensorium_models.training_sets import AnimalGroup, TrainingSetName
 
@@ -154,6 +155,7 @@ class Settings(Section):
     members: dict[Word, dict[str, list[int | str]]]
     systems_folders: list[Path]
     published_weights: dict[Word, PublishedWeights] = Field(default_factory=dict)
+    ensembles: dict[Word, JointEnsemble] = Field(default_factory=dict)
     recordings: dict[Word, Recording] = Field(min_length=1)
     tiers: dict[Word, TierRole] = Field(min_length=1)
     protocol_definitions: dict[Word, Protocol] = Field(min_length=1)

@@ -17,6 +17,7 @@ from sensorium_models.configuration import (
     read_yaml,
     validated,
 )
+from sensorium_models.joint_ensembles import JointEnsemble, problem_of
 from sensorium_models.settings import Protocol, Recording, Settings
 from sensorium_models.systems import System, find_system_file, load_system
 from sensorium_models.training_sets import AnimalGroup, Selection, TrainingSet, TrainingSetName
@@ -39,6 +40,9 @@ class Study:
         self._origin = origin
         self._check_names()
         self._check_protocols()
+        for name, ensemble in settings.ensembles.items():
+            if problem := problem_of(self, name, ensemble):
+                raise origin.error(f"ensembles.{name}{problem[0]}", problem[1])
 
     @property
     def simulated(self) -> bool:
@@ -97,6 +101,24 @@ class Study:
     def members(self, system: str) -> list[str]:
         """Names of the members of a system."""
         return list(self.member_axes(system))
+
+    def joint_ensembles(self, protocol: str) -> dict[str, JointEnsemble]:
+        """Ensembles of several systems under a protocol, by name."""
+        return {
+            name: ensemble
+            for name, ensemble in self.settings.ensembles.items()
+            if ensemble.protocols is None or protocol in ensemble.protocols
+        }
+
+    def averaged_members(self, name: str) -> dict[str, list[str]]:
+        """By system the members in the ensemble of that name, which may be a system's own."""
+        if name in self.systems:
+            return {name: self.members(name)}
+        averaged: dict[str, list[str]] = {}
+        for system, member in self.settings.ensembles[name].entries():
+            members = [member] if member is not None else self.members(system)
+            averaged.setdefault(system, []).extend(members)
+        return averaged
 
     def teacher(self, system: str, member: str) -> str | None:
         """The member of the same system and training set that teaches this one, if any does."""

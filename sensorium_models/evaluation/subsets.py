@@ -20,7 +20,7 @@ from sensorium_models.evaluation.moments_file import MomentsError, read_joint, w
 from sensorium_models.evaluation.scores import LABELS, METRICS, score_rows
 from sensorium_models.evaluation.streaming import JointMoments
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _COUNTS = ("trials", "videos", "trials_left_out", "trials_withheld")
 
 
@@ -30,6 +30,7 @@ class EnsembleMoments:
     Attributes:
         attributes: those of the mean's prediction file.
         members: (system, member) in the order of the signals.
+        weights: of the members in the ensemble's mean, in the same order.
 
     Raises:
         MomentsError: the file is missing, is no such file, or of another schema version.
@@ -51,6 +52,7 @@ class EnsembleMoments:
             )
         self.attributes: dict[str, Any] = json.loads(self._file.attrs["attributes"])
         self.members = [(str(a), str(b)) for a, b in json.loads(self._file.attrs["members"])]
+        self.weights: list[float] = json.loads(self._file.attrs["weights"])
 
     @property
     def animals(self) -> tuple[str, ...]:
@@ -109,8 +111,10 @@ def ensemble_scores(
     members: Sequence[int] | None = None,
     weights: Sequence[float] | None = None,
 ) -> pd.DataFrame:
-    """Tidy rows (`scores.SCHEMA`) of the mean of all members, or of a subset or weighting."""
+    """Tidy rows (`scores.SCHEMA`) of the ensemble as it is, or of a subset or other weighting."""
     labels = {name: moments.attributes[name] for name in LABELS}
+    if members is None and weights is None:
+        weights = moments.weights
     full = _full_weights(len(moments.members), members, weights)
     parts = [
         score_rows(labels, {animal: (moments.neuron_ids(animal), {key: group})}, full)
@@ -197,11 +201,16 @@ def _full_weights(
 
 
 def write_header(
-    file: h5py.File, *, attributes: Mapping[str, Any], members: Sequence[tuple[str, str]]
+    file: h5py.File,
+    *,
+    attributes: Mapping[str, Any],
+    members: Sequence[tuple[str, str]],
+    weights: Sequence[float],
 ) -> None:
     """Store what the file is about; `members` are (system, member) in the order of the signals."""
     file.attrs["schema_version"] = SCHEMA_VERSION
     file.attrs["attributes"] = json.dumps(dict(attributes), sort_keys=True)
+    file.attrs["weights"] = json.dumps(list(weights))
     file.attrs["members"] = json.dumps([list(member) for member in members])
 
 

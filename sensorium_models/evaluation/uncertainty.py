@@ -24,17 +24,14 @@ ESTIMATES: tuple[Estimate, ...] = ("ensemble", "members")
 NO_VIDEO = "no video that all of them are scored on"
 
 _TEXTS = ["protocol", "tier", "metric", "estimate", "score_unit", "frame_convention"]
+_COUNTS = ["degrees_of_freedom", "resamples", "animals", "videos", "neurons"]
 _SHARED = [
     "standard_error",
     "lower",
     "upper",
     "level",
     "resampled",
-    "degrees_of_freedom",
-    "resamples",
-    "animals",
-    "videos",
-    "neurons",
+    *_COUNTS,
     "reason",
 ]
 INTERVAL_COLUMNS = [*_TEXTS, "system", "members", "score", "members_sd", *_SHARED]
@@ -117,16 +114,21 @@ def uncertainty(
         for metric in METRICS:
             row = labels | question.row(replicates, indices, metric, level=level)
             (intervals if len(question.systems) == 1 else comparisons).append(row)
-    return (
-        pd.DataFrame(intervals, columns=INTERVAL_COLUMNS).convert_dtypes(),
-        pd.DataFrame(comparisons, columns=COMPARISON_COLUMNS).convert_dtypes(),
-    )
+    return _table(intervals, INTERVAL_COLUMNS), _table(comparisons, COMPARISON_COLUMNS)
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write one of the tables as Parquet, atomically."""
     with files.replacing(path) as temporary:
         table.to_parquet(temporary, index=False)
+
+
+def _table(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
+    """One type per column, whatever is missing in it."""
+    kinds = dict.fromkeys(columns, "Float64")
+    kinds |= dict.fromkeys([*_TEXTS, "system", "other", "resampled", "reason"], "string")
+    kinds |= dict.fromkeys([*_COUNTS, "members"], "Int64")
+    return pd.DataFrame(rows, columns=columns).astype({name: kinds[name] for name in columns})
 
 
 @dataclass(frozen=True)

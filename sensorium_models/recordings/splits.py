@@ -213,6 +213,22 @@ def leaked_trials(
     }
 
 
+def leaked_by_any(
+    paths: Iterable[Path], animals: Sequence[str], tiers: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """`leaked_trials` of members of one or several systems, from their files: what any trained on.
+
+    Members of different systems may bear the same name, so each file is taken by itself.
+    """
+    leaked = {animal: np.zeros(0, dtype=np.int64) for animal in animals}
+    for path in paths:
+        splits = read_splits(Path(path))
+        members = list(dict.fromkeys(splits["member"]))
+        for animal, trials in leaked_trials(splits, members, animals, tiers).items():
+            leaked[animal] = np.union1d(leaked[animal], trials)
+    return leaked
+
+
 def _trials(videos: pd.DataFrame, tiers: Tiers) -> pd.DataFrame:
     parts = [
         videos[(videos["animal"] == animal) & videos["tier"].isin(list(names))]

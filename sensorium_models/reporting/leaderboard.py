@@ -48,6 +48,7 @@ def draw(
     intervals: pd.DataFrame | None = None,
     achievable: Mapping[tuple[str, str], float] | None = None,
     published_as: Mapping[str, str] | None = None,
+    notes: Sequence[str] = (),
 ) -> style.Drawing:
     """One row of panels per tier, one panel per metric, one line of marks per system.
 
@@ -60,6 +61,7 @@ def draw(
         achievable: (tier, metric) -> best score that any model can reach, where the truth is known.
         published_as: system -> the published system whose numbers stand beside it; a system that is
             absent has its own.
+        notes: sentences for the caption, such as what an ensemble of several systems is made of.
 
     Raises:
         ValueError: no rows, or rows of several protocols.
@@ -87,10 +89,11 @@ def draw(
         for column, metric in zip(grid.T, METRICS, strict=True):
             _common_scale(column)
             column[-1].set_xlabel(METRIC_LABELS[metric])
+        marks = _legend(board, references, intervals, bool(achievable))
         figure.legend(
-            handles=_legend(board, references, intervals, bool(achievable)),
+            handles=marks,
             loc="outside lower center",
-            ncols=7,
+            ncols=len(marks) if len(marks) <= 6 else 4,
             columnspacing=1.4,
         )
         style.label(figure, f"protocol {protocol}", simulated=simulated)
@@ -103,11 +106,14 @@ def draw(
             simulated=simulated,
             intervals=intervals,
             achievable=bool(achievable),
-            variations=published.variations(
-                (system for system, *_ in references),
-                published_as=published_as or {},
-                titles=titles,
-            ),
+            notes=[
+                *notes,
+                *published.variations(
+                    (system for system, *_ in references),
+                    published_as=published_as or {},
+                    titles=titles,
+                ),
+            ],
         ),
         alternative=(
             f"Dot plot of the scores of {len(systems)} systems in {len(tiers)} tiers; the values "
@@ -310,7 +316,7 @@ def _caption(
     simulated: bool,
     intervals: pd.DataFrame | None,
     achievable: bool,
-    variations: Sequence[str],
+    notes: Sequence[str],
 ) -> str:
     counts = []
     for tier in tiers:
@@ -342,5 +348,5 @@ def _caption(
         )
     if any(tier.startswith("final_test") for tier in tiers):
         sentences.append(published.NOTE)
-    sentences += variations
+    sentences += notes
     return " ".join(sentences)

@@ -34,6 +34,7 @@ def leaderboard_table(
     intervals: pd.DataFrame | None = None,
     further: pd.DataFrame | None = None,
     published_as: Mapping[str, str] | None = None,
+    notes: Sequence[str] = (),
 ) -> Table:
     """Two rows per system and tier: its ensemble, and the mean ± sd over its members.
 
@@ -44,6 +45,7 @@ def leaderboard_table(
         further: rows like those of `board`, of the same predictions scored in other units.
         published_as: system -> the published system whose numbers stand beside it; a system that is
             absent has its own.
+        notes: sentences for the caption, such as what an ensemble of several systems is made of.
 
     Raises:
         ValueError: no rows, or rows of several protocols.
@@ -114,6 +116,7 @@ def leaderboard_table(
                 *([f"– : no value ({'; '.join(reasons)})."] if reasons else []),
                 published.NOTE,
                 "The mean of 14 seeds is from its Table 5.",
+                *notes,
                 *published.variations(compared, published_as=published_as, titles=titles),
             ]
         ),

@@ -249,6 +249,25 @@ def test_an_ensemble_is_the_mean_of_its_members(lab: Lab) -> None:
             # Stored as float16: half a unit in the last of eleven bits.
             np.testing.assert_allclose(ensemble.read("tinyA", trial), mean, rtol=2**-11, atol=1e-7)
 
+    # An ensemble of several systems needs no network, only what they predicted.
+    joint = ("ensembles={both: {title: Both, members: [factorized_tiny, linear_tiny/seed1]}}",)
+    table = "results/report/tables/leaderboard_open.csv"
+    run = lab.snakemake(table, "results/open/comparisons.parquet", config=joint)
+    assert run.jobs.keys() <= {
+        "ensemble",
+        "evaluate",
+        "evaluate_in_unit",
+        "uncertainty",
+        "tabulate_scores",
+        "total",
+    }
+    assert run.jobs["ensemble"] == 1
+    scores = pd.read_parquet(folder / "scores")
+    assert set(scores[scores["system"] == "both"]["member"]) == {"ensemble"}
+    board = pd.read_csv(lab.folder / table)
+    assert "Both" in set(board["system_title"])
+    assert "both" in set(pd.read_parquet(folder / "comparisons.parquet")["other"])
+
 
 def test_an_unreadable_archive_ends_in_a_sentence(lab: Lab) -> None:
     receipt = lab.results / "receipts/tinyA.json"
