@@ -286,6 +286,24 @@ def test_ensemble_size_at_all_sizes(made: SimpleNamespace, systems: int, members
     _assert_tidy(drawing.figure)
 
 
+def test_curves_along_each_axis_have_lines_of_their_own(made: SimpleNamespace) -> None:
+    whole = made.curve(6, seed=1).assign(axis="")
+    folds = made.curve(3, seed=2).assign(axis="fold")
+    stages = made.curve(2, seed=3).assign(axis="stage")
+    curves = {
+        "dwiseneuro": pd.concat([whole, folds, stages]),
+        "viv1t": made.curve(5, seed=4),
+    }
+    drawing = ensemble_size.draw(curves, titles=made.titles, protocol="open", simulated=True)
+    labels = [text.get_text() for text in drawing.figure.legends[0].get_texts()]
+    assert labels == ["DwiseNeuro", "DwiseNeuro, by fold", "DwiseNeuro, by stage", "ViV1T"]
+    sizes = [len(line.get_xdata()) for line in drawing.figure.axes[0].get_lines()]
+    assert sizes == [6, 3, 2, 5]
+    assert "alike but for it" in drawing.caption
+    assert "DwiseNeuro: 6 members, 10 orders" in drawing.caption
+    _assert_tidy(drawing.figure)
+
+
 def test_ensemble_size_without_scores_says_so(made: SimpleNamespace, tmp_path: Path) -> None:
     empty = made.curve(2).iloc[:0]
     drawing = ensemble_size.draw(
