@@ -45,7 +45,10 @@ MOMENTS = f"{RESULTS}/{{protocol}}/moments/{{system}}/{{member}}.h5"
 ENSEMBLE = f"{RESULTS}/{{protocol}}/ensembles/{{system}}"
 CEILINGS = f"{RESULTS}/{{protocol}}/ceilings.h5"
 ACHIEVABLE = f"{RESULTS}/{{protocol}}/achievable.parquet"
+INTERVALS = f"{RESULTS}/{{protocol}}/intervals.parquet"
+COMPARISONS = f"{RESULTS}/{{protocol}}/comparisons.parquet"
 SCORES = f"{RESULTS}/{{protocol}}/scores/{{system}}.parquet"
+SCORES_IN_UNIT = f"{RESULTS}/{{protocol}}/scores/{{system}}.{{unit}}.parquet"
 SUBMISSION = f"{RESULTS}/{{protocol}}/submissions/{{system}}/{{upload}}.zip"
 FIGURE = f"{RESULTS}/report/figures/{{figure}}"
 TABLE = f"{RESULTS}/report/tables/{{table}}"
@@ -55,7 +58,8 @@ BENCHMARKS = f"{RESULTS}/benchmarks"
 
 wildcard_constraints:
     animal="|".join(STUDY.settings.animals),
-    system="|".join(SYSTEMS),
+    system="|".join([*SYSTEMS, *STUDY.settings.ensembles]),
+    unit="[a-z_]+",
     protocol="|".join(PROTOCOLS),
     training_set="published|clean",
     member="[A-Za-z0-9_-]+",
@@ -119,12 +123,55 @@ def split_of(wildcards):
 
 
 def splits_of_members(wildcards):
-    return expand(
-        SPLIT,
-        training_set=training_set(wildcards),
-        system=wildcards.system,
-        member=STUDY.members(wildcards.system),
-    )
+    return expand_averaged(SPLIT, wildcards)
+
+
+def learned_by_members(wildcards):
+    return expand_averaged(f"{MEMBER}/split.parquet", wildcards)
+
+
+def expand_averaged(pattern, wildcards):
+    """`pattern` for every member of an ensemble, whose systems may be several."""
+    return [
+        pattern.format(
+            training_set=STUDY.training_set_of(system, wildcards.protocol),
+            system=system,
+            member=member,
+        )
+        for system, members in STUDY.averaged_members(wildcards.system).items()
+        for member in members
+    ]
+
+
+def averaged_predictions(wildcards):
+    """Of a system's members; of an ensemble of several systems, of each of its entries."""
+    if wildcards.system in SYSTEMS:
+        return of_members(PREDICTIONS)(wildcards)
+    return [
+        (
+            PREDICTIONS.format(
+                protocol=wildcards.protocol, system=system, member=member
+            )
+            if member
+            else f"{ENSEMBLE}/predictions.h5".format(
+                protocol=wildcards.protocol, system=system
+            )
+        )
+        for system, member in STUDY.settings.ensembles[wildcards.system].entries()
+    ]
+
+
+def ranked(protocol):
+    """Every system and every ensemble of several under a protocol."""
+    return [*SYSTEMS, *STUDY.joint_ensembles(protocol)]
+
+
+def ensemble_files(pattern):
+    return [
+        pattern.format(protocol=protocol, system=name)
+        for protocol in PROTOCOLS
+        for name in ranked(protocol)
+    ]
 
 
 def member_record(wildcards):
@@ -145,14 +192,15 @@ def of_member(wildcards, name):
     return f"{folder}/{name}"
 
 
-def learned_by_members(wildcards):
-    return member_files([(training_set(wildcards), wildcards.system)], "split.parquet")
-
-
 def of_members(pattern):
-    """Input function: `pattern` for every member of the wildcards' system."""
+    """Input function: `pattern` for every member of the wildcards' system.
+
+    An ensemble of several systems has none of its own.
+    """
     return lambda wildcards: expand(
-        pattern, member=STUDY.members(wildcards.system), allow_missing=True
+        pattern,
+        member=STUDY.members(wildcards.system) if wildcards.system in SYSTEMS else [],
+        allow_missing=True,
     )
 
 
@@ -241,15 +289,25 @@ def prepare_cluster():
         slurm.cancel(left)
 
 
+ALL_SCORES = ensemble_files(SCORES) + [
+    SCORES_IN_UNIT.format(protocol=protocol, system=system, unit=unit)
+    for protocol in PROTOCOLS
+    for system in ranked(protocol)
+    for unit in STUDY.further_units(protocol)
+]
 # A server that scores exists for animals whose test responses are withheld.
 SUBMISSIONS = [
     SUBMISSION.format(protocol=protocol, system=system, upload=upload)
     for protocol in PROTOCOLS
     if STUDY.protocol(protocol).animals == "withheld"
-    for system in SYSTEMS
+    for system in ranked(protocol)
     for upload in uploads_of(STUDY.protocol(protocol).tiers)
 ]
 TITLES = {name: system.title for name, system in STUDY.systems.items()}
+# With ensembles of several systems, which are ranked among the systems.
+RANKED_TITLES = TITLES | {
+    name: ensemble.title or name for name, ensemble in STUDY.settings.ensembles.items()
+}
 # Whose published numbers stand beside a system that is a variation of a published one.
 PUBLISHED_AS = {
     name: system.published_as
@@ -266,6 +324,48 @@ REPORTING = fingerprints.reporting()
 
 def protocol_scores(wildcards):
     return expand(SCORES, protocol=wildcards.protocol, system=SYSTEMS)
+
+
+def ranked_scores(wildcards):
+    """With those of ensembles of several systems."""
+    return expand(
+        SCORES, protocol=wildcards.protocol, system=ranked(wildcards.protocol)
+    )
+
+
+def means(wildcards):
+    """Moments of the mean prediction of everything that is ranked."""
+    return expand(
+        f"{ENSEMBLE}/mean.h5",
+        protocol=wildcards.protocol,
+        system=ranked(wildcards.protocol),
+    )
+
+
+def joint_moments(wildcards):
+    return expand(
+        f"{ENSEMBLE}/moments.h5",
+        protocol=wildcards.protocol,
+        system=STUDY.joint_ensembles(wildcards.protocol),
+    )
+
+
+def further_scores(wildcards):
+    """Scores of the same predictions in other units."""
+    return expand(
+        SCORES_IN_UNIT,
+        protocol=wildcards.protocol,
+        system=ranked(wildcards.protocol),
+        unit=STUDY.further_units(wildcards.protocol),
+    )
+
+
+def protocol_moments(wildcards):
+    return [
+        MOMENTS.format(protocol=wildcards.protocol, system=system, member=member)
+        for system in SYSTEMS
+        for member in STUDY.members(system)
+    ]
 
 
 def achievable_of(wildcards):

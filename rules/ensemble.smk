@@ -1,9 +1,10 @@
-# The mean of a system's members and their cross-moments, from which the score of any subset follows.
+# The mean of a system's members, or of several systems, and the cross-moments from which the score of
+# any subset follows.
 
 
 rule ensemble:
     input:
-        predictions=of_members(PREDICTIONS),
+        predictions=averaged_predictions,
         recordings=predicted_recordings,
         splits=splits_of_members,
         learned=learned_by_members,
@@ -31,4 +32,4 @@ rule ensemble:
 
 rule ensembles:
     input:
-        expand(f"{ENSEMBLE}/moments.h5", protocol=PROTOCOLS, system=SYSTEMS),
+        ensemble_files(f"{ENSEMBLE}/moments.h5"),

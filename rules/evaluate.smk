@@ -1,4 +1,4 @@
-# Scores per neuron from the stored moments: of every member and of the ensemble.
+# Scores per neuron from the stored moments, of every member and of the ensemble; their uncertainty.
 
 
 rule ceilings:
@@ -45,6 +45,51 @@ rule evaluate:
         "../workflow_scripts/evaluate.py"
 
 
+rule evaluate_in_unit:
+    input:
+        moments=of_members(MOMENTS),
+        ensemble=f"{ENSEMBLE}/mean.h5",
+    output:
+        scores=SCORES_IN_UNIT,
+    log:
+        f"{LOGS}/evaluate/{{protocol}}/{{system}}.{{unit}}.log",
+    benchmark:
+        f"{BENCHMARKS}/evaluate/{{protocol}}/{{system}}.{{unit}}.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        fingerprint=fingerprints.scores(STUDY),
+    script:
+        "../workflow_scripts/evaluate_in_unit.py"
+
+
+rule uncertainty:
+    input:
+        ensembles=means,
+        members=protocol_moments,
+    output:
+        intervals=INTERVALS,
+        comparisons=COMPARISONS,
+    log:
+        f"{LOGS}/uncertainty/{{protocol}}.log",
+    benchmark:
+        f"{BENCHMARKS}/uncertainty/{{protocol}}.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=120,
+    params:
+        fingerprint=fingerprints.uncertainty(STUDY),
+    script:
+        "../workflow_scripts/uncertainty.py"
+
+
 rule achievable:
     input:
         recordings=predicted_recordings,
@@ -71,4 +116,6 @@ rule achievable:
 
 rule scores:
     input:
-        expand(SCORES, protocol=PROTOCOLS, system=SYSTEMS),
+        ALL_SCORES,
+        expand(INTERVALS, protocol=PROTOCOLS),
+        expand(COMPARISONS, protocol=PROTOCOLS),

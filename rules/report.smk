@@ -19,7 +19,9 @@ TABLES = [
 
 rule draw_leaderboard:
     input:
-        scores=protocol_scores,
+        scores=ranked_scores,
+        intervals=INTERVALS,
+        joint=joint_moments,
         achievable=achievable_of,
     output:
         pdf=FIGURE.format(figure="leaderboard_{protocol}.pdf"),
@@ -37,7 +39,7 @@ rule draw_leaderboard:
         mem_mb=4000,
     params:
         fingerprint=REPORTING,
-        titles=TITLES,
+        titles=RANKED_TITLES,
         published_as=PUBLISHED_AS,
     script:
         "../workflow_scripts/draw_leaderboard.py"
@@ -123,7 +125,10 @@ rule draw_training_curves:
 
 rule tabulate_scores:
     input:
-        scores=protocol_scores,
+        scores=ranked_scores,
+        intervals=INTERVALS,
+        joint=joint_moments,
+        further=further_scores,
         records=protocol_records,
     output:
         leaderboard=multiext(
@@ -148,7 +153,7 @@ rule tabulate_scores:
         mem_mb=4000,
     params:
         fingerprint=REPORTING,
-        titles=TITLES,
+        titles=RANKED_TITLES,
         published_as=PUBLISHED_AS,
     script:
         "../workflow_scripts/tabulate_scores.py"

@@ -6,6 +6,7 @@ What is wrong with one value alone, the models of `settings` and `systems` say.
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from sensorium_models.joint_ensembles import problem_of
 from sensorium_models.settings import PUBLISHED_UNIT
 from sensorium_models.systems import System
 from sensorium_models.training_sets import Selection
@@ -23,6 +24,9 @@ def check_consistency(study: "Study") -> None:
     _check_names(study)
     _check_native(study)
     _check_protocols(study)
+    for name, ensemble in study.settings.ensembles.items():
+        if problem := problem_of(study, name, ensemble):
+            raise study.mistake(f"ensembles.{name}{problem[0]}", problem[1])
 
 
 def _check_names(study: "Study") -> None:

@@ -18,7 +18,7 @@ from sensorium_models import files
 from sensorium_models.evaluation.moments import AnimalMoments, Group, GroupMoments, Moments
 from sensorium_models.evaluation.moments_file import write_moments
 from sensorium_models.evaluation.responses import RecordedResponses, ScoringPlan, scoring_plan
-from sensorium_models.evaluation.scores import matching
+from sensorium_models.evaluation.scores import add_in_units, matching
 from sensorium_models.evaluation.streaming import JointMoments, RepeatAverage
 from sensorium_models.evaluation.subsets import write_groups, write_header
 from sensorium_models.predictions import PredictionAttributes, Predictions, PredictionWriter
@@ -39,7 +39,9 @@ def build_ensemble(
     predictions: Path,
     moments: Path,
     mean: Path,
+    weights: Sequence[float] | None = None,
     left_out: Mapping[str, Collection[int]] | None = None,
+    further: Mapping[str, Mapping[str, RecordedResponses]] | None = None,
 ) -> None:
     """Write the mean prediction of `members` and their cross-moments, reading each trial once.
 
@@ -55,24 +57,29 @@ def build_ensemble(
             and for each tier and type a group `{0,1,..}` with attributes tier, stimulus_type and
             counts, and `{single_trial,repeat_average}/{mean (K+1, N), products (P, N)}`, the last
             signal being the response and P = (K+1)(K+2)/2 the packed upper triangle.
+        weights: one per member, summing to one; default equal.
         left_out: by animal, trials whose video ANY member trained on; predicted, not scored.
+        further: by unit and animal, responses in which the mean is scored too, in `mean` only.
 
     Raises:
-        EnsembleError: members differ in trials, neurons, frames, unit or recordings, or one is
-            there twice.
+        EnsembleError: members differ in trials, neurons, frames, unit or recordings, members of one
+            system in their training set, one is there twice, or the weights do not fit.
         OSError: the disk has no room for the mean prediction.
     """
     left_out = left_out or {}
     with ExitStack() as stack:
         sources = [stack.enter_context(Predictions(path)) for path in members]
         _check_members(sources)
+        weighting = _weighting(len(sources), weights)
         first = sources[0]
         files.check_room(predictions, first.path.stat().st_size)
+        trained = sorted({source.attributes.training_set for source in sources})
         attributes = replace(
             first.attributes,
             system=name,
             member=MEMBER,
-            fingerprint=_fingerprint([source.attributes for source in sources]),
+            training_set=" and ".join(trained),
+            fingerprint=_fingerprint([source.attributes for source in sources], weights),
         )
         temporary = stack.enter_context(files.replacing(moments))
         output = stack.enter_context(h5py.File(temporary, "w", locking=False))
@@ -81,17 +88,22 @@ def build_ensemble(
             output,
             attributes=asdict(attributes),
             members=[(source.attributes.system, source.attributes.member) for source in sources],
+            weights=weighting,
         )
-        gathered = Moments(asdict(attributes))
+        gathered = Moments.started(asdict(attributes), further or {})
         for animal in first.animals:
             recorded = matching(first, animal, responses)
             plan = scoring_plan(first.trials(animal), recorded, left_out.get(animal, ()))
             target = output.create_group(animal)
             target["neuron_ids"] = first.neuron_ids(animal)
-            of_mean = AnimalMoments(first.neuron_ids(animal))
-            of_mean.excluded.update(plan.excluded)
-            gathered.animals[animal] = of_mean
-            write_groups(target, _animal_groups(sources, animal, recorded, plan, writer, of_mean))
+            of_mean = []
+            for unit in gathered.in_units():
+                unit.animals[animal] = AnimalMoments(first.neuron_ids(animal))
+                unit.animals[animal].excluded.update(plan.excluded)
+                of_mean.append(unit.animals[animal])
+            units = [recorded, *(by_animal[animal] for by_animal in (further or {}).values())]
+            groups = _animal_groups(sources, weights, animal, units, plan, writer, of_mean)
+            write_groups(target, groups)
         write_moments(mean, gathered)
 
 
@@ -105,17 +117,19 @@ def _check_members(sources: Sequence[Predictions]) -> None:
     first = sources[0]
     for other in sources[1:]:
         between = f"{first.path} and {other.path} cannot be averaged"
+        ours, theirs = first.attributes, other.attributes
         for key in (
             "protocol",
-            "training_set",
+            # What another system learned from is another matter.
+            *(["training_set"] if ours.system == theirs.system else []),
             "score_unit",
             "first_scored_frame",
             "frame_convention",
             "recording_digests",
         ):
-            ours, theirs = getattr(first.attributes, key), getattr(other.attributes, key)
-            if ours != theirs:
-                raise EnsembleError(f"{between}: {key} is {ours!r} and {theirs!r}.")
+            values = getattr(ours, key), getattr(theirs, key)
+            if values[0] != values[1]:
+                raise EnsembleError(f"{between}: {key} is {values[0]!r} and {values[1]!r}.")
         if first.animals != other.animals:
             raise EnsembleError(f"{between}: animals {first.animals} and {other.animals}.")
         for animal in first.animals:
@@ -136,22 +150,36 @@ def _check_members(sources: Sequence[Predictions]) -> None:
                     )
 
 
-def _fingerprint(members: Sequence[PredictionAttributes]) -> str:
+def _weighting(members: int, weights: Sequence[float] | None) -> list[float]:
+    if weights is None:
+        return [1 / members] * members
+    weighting = [float(weight) for weight in weights]
+    if len(weighting) != members or abs(sum(weighting) - 1) > 1e-9:
+        raise EnsembleError(
+            f"{members} members need as many weights that sum to one, not {weighting}."
+        )
+    return weighting
+
+
+def _fingerprint(members: Sequence[PredictionAttributes], weights: Sequence[float] | None) -> str:
     content = [[member.system, member.member, member.fingerprint] for member in members]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    weighted = [] if weights is None else [list(map(float, weights))]
+    return hashlib.sha256(json.dumps(content + weighted).encode()).hexdigest()
 
 
 def _animal_groups(
     sources: Sequence[Predictions],
+    weights: Sequence[float] | None,
     animal: str,
-    responses: RecordedResponses,
+    units: Sequence[RecordedResponses],
     plan: ScoringPlan,
     writer: PredictionWriter,
-    of_mean: AnimalMoments,
+    of_mean: Sequence[AnimalMoments],
 ) -> Iterator[tuple[Group, GroupMoments]]:
     """Write the mean of every trial; yield the moments of each tier and type when it is done.
 
-    Moments of the mean itself are added to `of_mean`.
+    Moments of the mean itself are added to `of_mean`, one for each unit; the first is the score
+    unit.
     """
     neuron_ids = sources[0].neuron_ids(animal)
     start = sources[0].attributes.first_scored_frame
@@ -159,7 +187,11 @@ def _animal_groups(
 
     def members_of(trial: int) -> tuple[list[np.ndarray], np.ndarray]:
         read = [source.read(animal, trial) for source in sources]
-        mean: np.ndarray = np.mean(read, axis=0)
+        mean: np.ndarray = (
+            np.mean(read, axis=0)
+            if weights is None
+            else np.tensordot(np.asarray(weights, dtype=np.float32), read, axes=1)
+        )
         writer.add(animal, neuron_ids, trial, mean)
         return read, mean
 
@@ -180,12 +212,12 @@ def _animal_groups(
             means = {}
             for trial in repeats:
                 read, mean = members_of(trial)
-                read.append(responses.read(trial, start, start + len(read[0])))
+                read.append(units[0].read(trial, start, start + len(read[0])))
                 means[trial] = mean, read[-1]
                 group.single_trial.add(JointMoments.of(read))
                 average.add(read)
             group.repeat_average.add(average.moments(len(repeats)))
-            of_mean.add_video(tier=key[0], stimulus_type=key[1], video=video, repeats=means)
+            add_in_units(of_mean, units, start, (*key, video), means)
             group.trials += len(repeats)
             group.videos += 1
         if not group.single_trial.is_finite():

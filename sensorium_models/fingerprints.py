@@ -110,6 +110,7 @@ def prediction(study: Study, protocol: str, system: str) -> str:
             "animals": study.predicted_animals(protocol),
             "scored_frames": study.settings.scored_frames.model_dump(mode="json"),
             "score_unit": study.settings.score_unit,
+            "further_units": study.further_units(protocol),
             "sources": source_digest(*_classes(study, system), script="predict"),
         }
     )
@@ -117,10 +118,13 @@ def prediction(study: Study, protocol: str, system: str) -> str:
 
 def ensemble(study: Study, protocol: str, system: str) -> str:
     """What decides an ensemble, given its members' predictions."""
+    joint = study.settings.ensembles.get(system)
     return digest(
         {
-            "members": study.members(system),
+            "members": study.averaged_members(system),
+            "joint": None if joint is None else joint.model_dump(exclude={"title"}),
             "score_unit": study.settings.score_unit,
+            "further_units": study.further_units(protocol),
             "sources": source_digest(script="ensemble"),
         }
     )
@@ -131,9 +135,15 @@ def scores(study: Study) -> str:
     return digest(
         {
             "reliable": study.settings.reliable_explainable_variance,
-            "sources": source_digest(script="evaluate"),
+            "sources": [source_digest(script=name) for name in ("evaluate", "evaluate_in_unit")],
         }
     )
+
+
+def uncertainty(study: Study) -> str:
+    """What decides intervals and comparisons, given the moments."""
+    systems = [*study.settings.systems, *study.settings.ensembles]
+    return digest({"systems": systems, "sources": source_digest(script="uncertainty")})
 
 
 def ceilings(study: Study, protocol: str) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from sensorium_models.configuration import REPOSITORY, Section
+from sensorium_models.joint_ensembles import JointEnsemble
 from sensorium_models.systems import ResponseUnit
 from sensorium_models.training_sets import AnimalGroup, TrainingSetName
 
@@ -129,11 +130,15 @@ class ScoredFrames(Section):
 
 
 class Protocol(Section):
-    """What is predicted and scored, and which training sets may serve it, best one first."""
+    """What is predicted and scored, and which training sets may serve it, best one first.
+
+    In `further_units` the same predictions are scored once more, beside the study's `score_unit`.
+    """
 
     animals: AnimalGroup
     tiers: list[str] = Field(min_length=1)
     training_sets: list[TrainingSetName] = Field(min_length=1)
+    further_units: list[ResponseUnit] = Field(default_factory=list)
 
 
 class PublishedWeights(Section):
@@ -159,6 +164,7 @@ class Settings(Section):
     members: dict[Word, dict[str, list[int | str]]]
     systems_folders: list[Path]
     published_weights: dict[Word, PublishedWeights] = Field(default_factory=dict)
+    ensembles: dict[Word, JointEnsemble] = Field(default_factory=dict)
     recordings: dict[Word, Recording] = Field(min_length=1)
     tiers: dict[Word, TierRole] = Field(min_length=1)
     protocol_definitions: dict[Word, Protocol] = Field(min_length=1)

@@ -19,6 +19,7 @@ SCRIPTS = PACKAGE.parent / "workflow_scripts"
 _NEUTRAL = {
     "sensorium_models.configuration",
     "sensorium_models.consistency",
+    "sensorium_models.joint_ensembles",
     "sensorium_models.settings",
     "sensorium_models.study",
     "sensorium_models.systems",

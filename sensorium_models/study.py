@@ -18,6 +18,7 @@ from sensorium_models.configuration import (
     validated,
 )
 from sensorium_models.consistency import check_consistency
+from sensorium_models.joint_ensembles import JointEnsemble
 from sensorium_models.settings import Protocol, Recording, Settings
 from sensorium_models.systems import System, find_system_file, load_system
 from sensorium_models.training_sets import AnimalGroup, Selection, TrainingSet, TrainingSetName
@@ -84,6 +85,11 @@ class Study:
         """The definition of a protocol."""
         return self.settings.protocol_definitions[name]
 
+    def further_units(self, protocol: str) -> list[str]:
+        """Units in which a protocol is scored besides the study's own."""
+        named = dict.fromkeys(self.protocol(protocol).further_units)
+        return [unit for unit in named if unit != self.settings.score_unit]
+
     def member_axes(self, system: str) -> dict[str, dict[str, int | str]]:
         """Every member of a system with its value on each axis."""
         return self.systems[system].member_axes()
@@ -91,6 +97,24 @@ class Study:
     def members(self, system: str) -> list[str]:
         """Names of the members of a system."""
         return list(self.member_axes(system))
+
+    def joint_ensembles(self, protocol: str) -> dict[str, JointEnsemble]:
+        """Ensembles of several systems under a protocol, by name."""
+        return {
+            name: ensemble
+            for name, ensemble in self.settings.ensembles.items()
+            if ensemble.protocols is None or protocol in ensemble.protocols
+        }
+
+    def averaged_members(self, name: str) -> dict[str, list[str]]:
+        """By system the members in the ensemble of that name, which may be a system's own."""
+        if name in self.systems:
+            return {name: self.members(name)}
+        averaged: dict[str, list[str]] = {}
+        for system, member in self.settings.ensembles[name].entries():
+            members = [member] if member is not None else self.members(system)
+            averaged.setdefault(system, []).extend(members)
+        return averaged
 
     def teacher(self, system: str, member: str) -> str | None:
         """The member of the same system and training set that teaches this one, if any does."""

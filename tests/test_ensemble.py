@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from sensorium_models.ensemble import EnsembleError, build_ensemble
@@ -15,6 +16,7 @@ from sensorium_models.evaluation.scores import METRICS, SCHEMA, member_scores, s
 from sensorium_models.evaluation.subsets import (
     EnsembleMoments,
     ensemble_scores,
+    score_by_axis,
     score_by_size,
     subset_scores,
 )
@@ -242,7 +244,7 @@ def test_score_by_size(folder):
     assert len(curve) == 2 * 2 * 5 * MEMBERS
     for (tier, metric), part in curve.groupby(["tier", "metric"]):
         full = part.loc[part["size"] == MEMBERS, "score"]
-        assert full.nunique() == 1
+        assert full.nunique() == 1  # noqa: PD101
         assert full.iloc[0] == pytest.approx(board.loc[tier, metric], abs=1e-12)
         possible = [single.set_index("tier").loc[tier, metric] for single in singles]
         for value in part.loc[part["size"] == 1, "score"]:
@@ -251,6 +253,48 @@ def test_score_by_size(folder):
     by_size = oracle.groupby("size")["score"].mean()
     assert by_size[MEMBERS] > by_size[1]  # members have independent noise
     assert some["size"].max() == 2
+
+
+def test_curves_along_each_axis_are_of_the_subsets_that_they_say(folder, responses):
+    """Six members as three folds of two variants: each axis by itself, computed directly."""
+    axes = {
+        f"seed{index}": {"fold": index % 3, "stage": "ab"[index // 3], "seed": 42}
+        for index in range(MEMBERS)
+    }
+    with EnsembleMoments(folder / "moments.h5") as moments:
+        curve = score_by_axis(moments, axes, orders=3, seed=2)
+        with pytest.raises(ValueError, match="axes of member seed5"):
+            score_by_axis(moments, dict(list(axes.items())[:5]), orders=3, seed=2)
+        alone = score_by_axis(
+            moments, {name: {"seed": i} for i, name in enumerate(axes)}, orders=2, seed=2
+        )
+        whole = score_by_size(moments, orders=2, seed=2)
+    assert set(curve["axis"]) == {"fold", "stage"}  # one seed, which is no axis to go along
+    pd.testing.assert_frame_equal(alone.drop(columns="axis"), whole)
+    part = curve.query("tier == 'oracle' and metric == 'single_trial_correlation'")
+    folds, stages = (part[part["axis"] == axis] for axis in ("fold", "stage"))
+    assert (folds["size"].max(), folds["order"].nunique()) == (3, 2 * 3)
+    assert (stages["size"].max(), stages["order"].nunique()) == (2, 3 * 3)
+
+    def score(subset: tuple[int, ...]) -> float:
+        weights = np.zeros(MEMBERS)
+        weights[list(subset)] = 1 / len(subset)
+        values = [
+            direct(folder, responses[animal], trials, weights)[0]
+            for animal, trials in (("A", [0, 3, 6]), ("F", [0, 1, 3, 6]))
+        ]
+        return float(np.concatenate(values).mean())
+
+    pools = {"fold": [(0, 1, 2), (3, 4, 5)], "stage": [(0, 3), (1, 4), (2, 5)]}
+    for axis, found in (("fold", folds), ("stage", stages)):
+        for size, rows in found.groupby("size"):
+            possible = {
+                subset: score(subset) for p in pools[axis] for subset in combinations(p, size)
+            }
+            near = np.abs(rows["score"].to_numpy()[:, None] - np.array(list(possible.values())))
+            assert near.min(axis=1).max() < 1e-10
+            if size == len(pools[axis][0]):  # every pool is there when all have joined
+                assert (near.min(axis=0) < 1e-10).all()
 
 
 @pytest.mark.parametrize(
@@ -282,6 +326,34 @@ def test_the_mean_scores_like_a_member(folder):
         np.testing.assert_allclose(ours[metric], theirs[metric], rtol=0, atol=1e-6)
     for name in (*keys, "trials", "videos", "frames", "trials_left_out", "reason"):
         assert ours[name].astype(str).tolist() == theirs[name].astype(str).tolist()
+
+
+def test_the_mean_is_scored_in_further_units(tmp_path, folder, responses):
+    doubled = {
+        animal: RecordedResponses(
+            responses[animal]._recording, unit="later", precision=2.0 ** np.arange(12)[:, None]
+        )
+        for animal in IDS
+    }
+    build_ensemble(
+        name="e",
+        members=[folder / "seed0.h5", folder / "seed1.h5"],
+        responses=responses,
+        predictions=tmp_path / "predictions.h5",
+        moments=tmp_path / "moments.h5",
+        mean=tmp_path / "mean.h5",
+        further={"later": doubled},
+    )
+    found = read_moments(tmp_path / "mean.h5")
+    again = score_member(
+        predictions=tmp_path / "predictions.h5", responses=responses, further={"later": doubled}
+    )
+    for ours, theirs in zip(found.in_units(), again.in_units(), strict=True):
+        ours, theirs = member_scores(ours), member_scores(theirs)
+        for metric in METRICS:
+            # The file of the mean holds float16.
+            np.testing.assert_allclose(ours[metric], theirs[metric], rtol=0, atol=5e-3)
+    assert found.further["later"].attributes["score_unit"] == "later"
 
 
 @pytest.mark.parametrize(

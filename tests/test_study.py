@@ -69,6 +69,13 @@ def test_training_sets_of_the_protocols(full: Study) -> None:
     }
 
 
+def test_open_is_scored_in_a_second_unit(full: Study) -> None:
+    assert full.further_units("open") == ["per_neuron_train"]
+    assert full.further_units("competition") == []
+    same = read_study(CONFIG, overrides={"score_unit": "per_neuron_train"})
+    assert same.further_units("open") == []
+
+
 def test_a_subset_needs_no_edit_of_the_repository() -> None:
     study = read_study(
         CONFIG,
@@ -178,6 +185,10 @@ STUDY_MISTAKES: list[tuple[dict[str, Any], list[str]]] = [
     (
         {"protocol_definitions": {"open": {"tiers": ["train"]}}},
         ["protocol_definitions.open.tiers", "train has the role train"],
+    ),
+    (
+        {"protocol_definitions": {"open": {"further_units": ["zscore"]}}},
+        ["protocol_definitions.open.further_units", "per_neuron_train"],
     ),
     ({"score_unit": "zscore"}, ["score_unit", "per_frame_published", "raw"]),
     ({"cpu_threads": "many"}, ["cpu_threads", "valid integer", "many"]),

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from sensorium_models.evaluation.moments_file import write_moments
-from sensorium_models.evaluation.responses import open_responses
+from sensorium_models.evaluation.responses import open_responses, open_units
 from sensorium_models.evaluation.scores import score_member
 from sensorium_models.inference import predict
 from sensorium_models.jobs import job
@@ -42,10 +42,14 @@ with job(snakemake) as study:
             "fingerprint": snakemake.params.fingerprint,
         },
     )
-    with open_responses(recordings, study.settings.score_unit) as responses:
+    with (
+        open_responses(recordings, study.settings.score_unit) as responses,
+        open_units(recordings, study.further_units(protocol)) as further,
+    ):
         moments = score_member(
             predictions=Path(snakemake.output.predictions),
             responses=responses,
             left_out=leaked_trials(splits, [member], animals, tiers),
+            further=further,
         )
     write_moments(Path(snakemake.output.moments), moments)

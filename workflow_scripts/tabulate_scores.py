@@ -1,17 +1,28 @@
 """Write the tables of systems and of members under one protocol."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import pandas as pd
 
 from sensorium_models.evaluation.leaderboard import leaderboard
+from sensorium_models.evaluation.subsets import EnsembleMoments
 from sensorium_models.finished import by_system, read_record
 from sensorium_models.jobs import job
+from sensorium_models.joint_ensembles import FITTED
 from sensorium_models.reporting import tables
+from sensorium_models.reporting.joint import joint_notes
 from sensorium_models.reporting.score_tables import leaderboard_table, members_table
 
-with job(snakemake) as study:
+with job(snakemake) as study, ExitStack() as stack:
+    joint = [stack.enter_context(EnsembleMoments(Path(path))) for path in snakemake.input.joint]
+    notes = joint_notes(
+        joint,
+        fitted=[n for n, e in study.settings.ensembles.items() if e.weights == FITTED],
+        titles=snakemake.params.titles,
+    )
     board = leaderboard(pd.concat(map(pd.read_parquet, snakemake.input.scores)))
+    further = snakemake.input.further
     titles = snakemake.params.titles
     records = {
         (system, member): read_record(path.parent)
@@ -22,7 +33,10 @@ with job(snakemake) as study:
         board,
         titles=titles,
         simulated=study.simulated,
+        intervals=pd.read_parquet(snakemake.input.intervals),
+        further=leaderboard(pd.concat(map(pd.read_parquet, further))) if further else None,
         published_as=snakemake.params.published_as,
+        notes=notes,
     )
     for table, output in (
         (compared, "leaderboard"),

@@ -6,7 +6,7 @@ that videos can be left out or resampled later. Any order of trials, any divisio
 trials, processes and files gives the same correlations to 1e-12 (numerics: `streaming`).
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -238,10 +238,22 @@ class Moments:
     """All moments of one member; `attributes` are those of its prediction file.
 
     Written to and read from HDF5 by `moments_file`; picklable, so processes can return it.
+    `further` holds, by unit, those of the same trials in other units than the score unit.
     """
 
     attributes: Mapping[str, object]
     animals: dict[str, AnimalMoments] = field(default_factory=dict)
+    further: dict[str, "Moments"] = field(default_factory=dict)
+
+    @classmethod
+    def started(cls, attributes: Mapping[str, object], units: Iterable[str]) -> "Moments":
+        """Without any trial yet, in the score unit of `attributes` and in further `units`."""
+        further = {unit: cls({**attributes, "score_unit": unit}) for unit in units}
+        return cls(attributes, {}, further)
+
+    def in_units(self) -> list["Moments"]:
+        """In the score unit and in every further one."""
+        return [self, *self.further.values()]
 
     def merge(self, other: "Moments") -> None:
         """Add what another process or file gathered for the same member, in place.
@@ -258,11 +270,15 @@ class Moments:
             raise ValueError(
                 f"moments that differ in {', '.join(sorted(different))} cannot be merged."
             )
+        if self.further.keys() != other.further.keys():
+            raise ValueError("moments in different further units cannot be merged.")
         for animal, theirs in other.animals.items():
             if animal in self.animals:
                 self.animals[animal].merge(theirs)
             else:
                 self.animals[animal] = theirs
+        for unit, moments in self.further.items():
+            moments.merge(other.further[unit])
 
 
 def _joined(

@@ -4,12 +4,15 @@ Layout, per animal: `neuron_ids (N,)`; `videos/{tier,stimulus_type,video}` (V,) 
 `videos/finished`; `{single_trial,repeat_average}/{count (V,), mean (V, 2, N), products (V, 3, N)}`
 with signals (prediction, response) and pairs (pp, pr, rr); `trials/{row,trial,start,stop}` the
 spans; `excluded/{trial,tier,stimulus_type,reason}`; `open/{row}/{sums,covered}` for unfinished
-videos.
+videos. Moments in further units lie, in the same layout, under `in other units/{unit}`.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -25,6 +28,7 @@ from sensorium_models.evaluation.moments import (
 from sensorium_models.evaluation.streaming import JointMoments, RepeatAverage
 
 SCHEMA_VERSION = 1
+_OTHER_UNITS = "in other units"  # no animal's name has a blank
 
 
 class MomentsError(ValueError):
@@ -35,9 +39,9 @@ def write_moments(path: Path, moments: Moments) -> None:
     """Write all moments; unfinished videos keep their frame sums, so that files can be merged."""
     with files.replacing(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
         file.attrs["schema_version"] = SCHEMA_VERSION
-        file.attrs["attributes"] = json.dumps(dict(moments.attributes), sort_keys=True)
-        for animal, content in sorted(moments.animals.items()):
-            _write_animal(file.create_group(animal), content)
+        _write_unit(file, moments)
+        for unit, further in sorted(moments.further.items()):
+            _write_unit(file.create_group(f"{_OTHER_UNITS}/{unit}"), further)
 
 
 def read_moments(path: Path) -> Moments:
@@ -46,6 +50,70 @@ def read_moments(path: Path) -> Moments:
     Raises:
         MomentsError: the file is missing, is no moments file, or of another schema version.
     """
+    with _opened(path) as file:
+        moments = _read_unit(file)
+        for unit, group in file.get(_OTHER_UNITS, {}).items():
+            moments.further[unit] = _read_unit(group)
+        return moments
+
+
+@dataclass(frozen=True)
+class MomentsIndex:
+    """What a moments file holds, without the moments.
+
+    Attributes:
+        attributes: those of the prediction file.
+        neurons: by animal, their number.
+        tiers: every tier of a trial that was scored or left out.
+        videos: scored ones, as (animal, tier, stimulus type, video), sorted.
+    """
+
+    attributes: Mapping[str, Any]
+    neurons: Mapping[str, int]
+    tiers: tuple[str, ...]
+    videos: tuple[tuple[str, str, str, str], ...]
+
+
+def read_index(path: Path) -> MomentsIndex:
+    """What is in a moments file; quick, whatever its size. Raises as `read_moments`."""
+    neurons: dict[str, int] = {}
+    videos: list[tuple[str, str, str, str]] = []
+    tiers: dict[str, None] = {}
+    with _opened(path) as file:
+        for animal, group in _animals(file):
+            neurons[animal] = int(group["neuron_ids"].shape[0])
+            videos += [(animal, *key) for key in _video_keys(group)]
+            named = [tier for tier, _, _ in _video_keys(group)]
+            tiers |= dict.fromkeys(named + _decoded(group["excluded/tier"]))
+        attributes = json.loads(file.attrs["attributes"])
+    return MomentsIndex(attributes, neurons, tuple(tiers), tuple(sorted(videos)))
+
+
+def read_tier(
+    path: Path, animal: str, tier: str
+) -> dict[tuple[str, str], tuple[JointMoments, JointMoments]]:
+    """Moments of one animal and tier, by (stimulus type, video): single trials, repeat averages.
+
+    Raises:
+        MomentsError: as `read_moments`, or a video may still get repeats.
+    """
+    with _opened(path) as file:
+        group = file[animal]
+        found = {}
+        for row, (its_tier, stimulus_type, video) in enumerate(_video_keys(group)):
+            if its_tier != tier:
+                continue
+            if not group["videos/finished"][row]:
+                raise MomentsError(f"{path}: video {video} of {animal} is not finished.")
+            found[stimulus_type, video] = (
+                _joint_of(group["single_trial"], row),
+                _joint_of(group["repeat_average"], row),
+            )
+        return found
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
     try:
         file = h5py.File(path, "r", locking=False)
     except OSError as error:
@@ -57,8 +125,7 @@ def read_moments(path: Path) -> Moments:
                 f"{path} is no moments file of schema version {SCHEMA_VERSION} (it says "
                 f"{version}). Predict again."
             )
-        animals = {animal: _read_animal(group) for animal, group in file.items()}
-        return Moments(json.loads(file.attrs["attributes"]), animals)
+        yield file
 
 
 def write_joint(group: h5py.Group, name: str, moments: JointMoments) -> None:
@@ -72,6 +139,21 @@ def read_joint(group: h5py.Group, name: str) -> JointMoments:
     """Read back what `write_joint` wrote."""
     source = group[name]
     return JointMoments(int(source.attrs["count"]), source["mean"][:], source["products"][:])
+
+
+def _animals(unit: h5py.Group) -> list[tuple[str, h5py.Group]]:
+    return [(animal, group) for animal, group in unit.items() if animal != _OTHER_UNITS]
+
+
+def _write_unit(group: h5py.Group, moments: Moments) -> None:
+    group.attrs["attributes"] = json.dumps(dict(moments.attributes), sort_keys=True)
+    for animal, content in sorted(moments.animals.items()):
+        _write_animal(group.create_group(animal), content)
+
+
+def _read_unit(group: h5py.Group) -> Moments:
+    animals = {animal: _read_animal(content) for animal, content in _animals(group)}
+    return Moments(json.loads(group.attrs["attributes"]), animals)
 
 
 def _write_animal(group: h5py.Group, content: AnimalMoments) -> None:
@@ -115,22 +197,10 @@ def _write_animal(group: h5py.Group, content: AnimalMoments) -> None:
 
 def _read_animal(group: h5py.Group) -> AnimalMoments:
     content = AnimalMoments(group["neuron_ids"][:])
-    keys = list(
-        zip(
-            *(_decoded(group[f"videos/{name}"]) for name in ("tier", "stimulus_type", "video")),
-            strict=True,
-        )
-    )
+    keys = _video_keys(group)
     entries = []
     for row, (key, finished) in enumerate(zip(keys, group["videos/finished"][:], strict=True)):
-        single, averaged = (
-            JointMoments(
-                int(group[name]["count"][row]),
-                group[name]["mean"][row],
-                group[name]["products"][row],
-            )
-            for name in ("single_trial", "repeat_average")
-        )
+        single, averaged = (_joint_of(group[n], row) for n in ("single_trial", "repeat_average"))
         entry = VideoMoments(single, None, averaged)
         if not finished:
             entry.repeat_average = None
@@ -153,6 +223,16 @@ def _read_animal(group: h5py.Group) -> AnimalMoments:
     ):
         content.excluded[trial] = (tier, stimulus_type, reasons[reason])
     return content
+
+
+def _video_keys(group: h5py.Group) -> list[tuple[str, str, str]]:
+    columns = (_decoded(group[f"videos/{name}"]) for name in ("tier", "stimulus_type", "video"))
+    return list(zip(*columns, strict=True))
+
+
+def _joint_of(source: h5py.Group, row: int) -> JointMoments:
+    """Joint moments of one video."""
+    return JointMoments(int(source["count"][row]), source["mean"][row], source["products"][row])
 
 
 def _encoded(texts: Sequence[str]) -> np.ndarray:

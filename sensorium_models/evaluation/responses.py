@@ -58,6 +58,14 @@ class RecordedResponses:
             )
         return _scaled(raw, self._precision[start:stop])
 
+    def factor_to(self, other: "RecordedResponses", start: int, stop: int) -> np.ndarray:
+        """Factor (frames or 1, N) from this unit to that of `other`, of frames [start, stop)."""
+        theirs, ours = (
+            precision if len(precision) == 1 else precision[start:stop]
+            for precision in (other._precision, self._precision)
+        )
+        return theirs / ours
+
     def close(self) -> None:
         """Close the recording."""
         self._recording.close()
@@ -83,6 +91,15 @@ def open_responses(
             precision = score_precision(unit, recording)
             opened[animal] = RecordedResponses(recording, unit=unit, precision=precision)
         yield opened
+
+
+@contextmanager
+def open_units(
+    recordings: Mapping[str, Path], units: Iterable[str]
+) -> Iterator[dict[str, dict[str, RecordedResponses]]]:
+    """`open_responses` in several units, by unit."""
+    with ExitStack() as stack:
+        yield {unit: stack.enter_context(open_responses(recordings, unit)) for unit in units}
 
 
 @dataclass

@@ -4,7 +4,7 @@ From a prediction file and the recordings to moments (`score_member`), from mome
 (`member_scores`). A tier with withheld responses is never scored. Aggregation: `leaderboard`.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,7 @@ def score_member(
     predictions: Path,
     responses: Mapping[str, RecordedResponses],
     left_out: Mapping[str, Collection[int]] | None = None,
+    further: Mapping[str, Mapping[str, RecordedResponses]] | None = None,
 ) -> Moments:
     """Moments of all trials in a prediction file that may be scored.
 
@@ -61,6 +62,8 @@ def score_member(
         responses: by animal, in the score unit of the file (`responses.open_responses`).
         left_out: by animal, trials whose video the member trained on (`splits.leaked_trials`);
             they are counted, not scored.
+        further: by unit and animal, responses in other units, in which the same trials are scored
+            too (`Moments.further`).
 
     Raises:
         ValueError: the file was predicted from other recordings, neurons or units, or an animal
@@ -68,12 +71,15 @@ def score_member(
     """
     left_out = left_out or {}
     with Predictions(predictions) as file:
-        moments = Moments(asdict(file.attributes))
+        moments = Moments.started(asdict(file.attributes), further or {})
         for animal in file.animals:
             matching(file, animal, responses)
-            moments.animals[animal] = _animal_moments(
-                file, animal, responses[animal], left_out.get(animal, ())
+            others = [by_animal[animal] for by_animal in (further or {}).values()]
+            found = _animal_moments(
+                file, animal, responses[animal], others, left_out.get(animal, ())
             )
+            for unit, content in zip(moments.in_units(), found, strict=True):
+                unit.animals[animal] = content
     return moments
 
 
@@ -219,11 +225,17 @@ def _reason(group: GroupMoments) -> str:
 
 
 def _animal_moments(
-    file: Predictions, animal: str, responses: RecordedResponses, left_out: Collection[int]
-) -> AnimalMoments:
-    moments = AnimalMoments(file.neuron_ids(animal))
+    file: Predictions,
+    animal: str,
+    responses: RecordedResponses,
+    others: Sequence[RecordedResponses],
+    left_out: Collection[int],
+) -> list[AnimalMoments]:
+    """In the unit of `responses`, then in those of `others`."""
+    moments = [AnimalMoments(file.neuron_ids(animal)) for _ in range(1 + len(others))]
     plan = scoring_plan(file.trials(animal), responses, left_out)
-    moments.excluded.update(plan.excluded)
+    for unit in moments:
+        unit.excluded.update(plan.excluded)
     start = file.attributes.first_scored_frame
     videos = [
         (tier, stimulus_type, video, repeats)
@@ -235,5 +247,36 @@ def _animal_moments(
         for trial in repeats:
             prediction = file.read(animal, trial)
             signals[trial] = prediction, responses.read(trial, start, start + len(prediction))
-        moments.add_video(tier=tier, stimulus_type=stimulus_type, video=video, repeats=signals)
+        add_in_units(moments, [responses, *others], start, (tier, stimulus_type, video), signals)
     return moments
+
+
+def add_in_units(
+    moments: Sequence[AnimalMoments],
+    responses: Sequence[RecordedResponses],
+    start: int,
+    video: tuple[str, str, str],
+    repeats: Mapping[int, tuple[np.ndarray, np.ndarray]],
+) -> None:
+    """Add a video, given in the unit of the first of `responses`, in the unit of every one.
+
+    Args:
+        moments: one for each of `responses`.
+        start: absolute frame of the first scored one.
+        video: tier, stimulus type and identity.
+        repeats: as in `AnimalMoments.add_video`.
+    """
+    tier, stimulus_type, name = video
+    for content, unit in zip(moments, responses, strict=True):
+        signals = repeats
+        if unit is not responses[0]:
+            longest = max(len(response) for _, response in repeats.values())
+            factor = responses[0].factor_to(unit, start, start + longest)
+            signals = {
+                trial: (
+                    prediction * factor[: len(prediction)],
+                    response * factor[: len(response)],
+                )
+                for trial, (prediction, response) in repeats.items()
+            }
+        content.add_video(tier=tier, stimulus_type=stimulus_type, video=name, repeats=signals)

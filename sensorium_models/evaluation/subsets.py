@@ -20,7 +20,7 @@ from sensorium_models.evaluation.moments_file import MomentsError, read_joint, w
 from sensorium_models.evaluation.scores import LABELS, METRICS, score_rows
 from sensorium_models.evaluation.streaming import JointMoments
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _COUNTS = ("trials", "videos", "trials_left_out", "trials_withheld")
 
 
@@ -30,6 +30,7 @@ class EnsembleMoments:
     Attributes:
         attributes: those of the mean's prediction file.
         members: (system, member) in the order of the signals.
+        weights: of the members in the ensemble's mean, in the same order.
 
     Raises:
         MomentsError: the file is missing, is no such file, or of another schema version.
@@ -51,6 +52,7 @@ class EnsembleMoments:
             )
         self.attributes: dict[str, Any] = json.loads(self._file.attrs["attributes"])
         self.members = [(str(a), str(b)) for a, b in json.loads(self._file.attrs["members"])]
+        self.weights: list[float] = json.loads(self._file.attrs["weights"])
 
     @property
     def animals(self) -> tuple[str, ...]:
@@ -109,8 +111,10 @@ def ensemble_scores(
     members: Sequence[int] | None = None,
     weights: Sequence[float] | None = None,
 ) -> pd.DataFrame:
-    """Tidy rows (`scores.SCHEMA`) of the mean of all members, or of a subset or weighting."""
+    """Tidy rows (`scores.SCHEMA`) of the ensemble as it is, or of a subset or other weighting."""
     labels = {name: moments.attributes[name] for name in LABELS}
+    if members is None and weights is None:
+        weights = moments.weights
     full = _full_weights(len(moments.members), members, weights)
     parts = [
         score_rows(labels, {animal: (moments.neuron_ids(animal), {key: group})}, full)
@@ -138,12 +142,62 @@ def score_by_size(
         Columns tier, metric, size (1..K), order, score: neurons of all animals pooled within a
         stimulus type, then mean over types. At size K all orders have the same value.
     """
+    pool = range(len(moments.members)) if members is None else members
+    return _scores_along(moments, _random_orders(pool, orders, seed))
+
+
+def score_by_axis(
+    moments: EnsembleMoments,
+    axes: Mapping[str, Mapping[str, int | str]],
+    *,
+    orders: int,
+    seed: int,
+) -> pd.DataFrame:
+    """Score against number of members along each axis by itself: seeds, folds, variants.
+
+    Members that are alike but for their value on the axis join in random orders; where other axes
+    have several values too, every combination of these gives `orders` orders.
+
+    Args:
+        axes: by member of the one system in `moments`, its value on each axis.
+
+    Returns:
+        Columns as `score_by_size`, and axis; an axis along which no two members differ is absent.
+
+    Raises:
+        ValueError: a member of the ensemble is not in `axes`.
+    """
+    members = [member for _, member in moments.members]
+    if absent := [member for member in members if member not in axes]:
+        raise ValueError(f"the axes of member {absent[0]} of {moments.path} were not given.")
+    paths: list[np.ndarray] = []
+    named: list[str] = []
+    for axis in axes[members[0]]:
+        alike: dict[tuple[str, ...], list[int]] = {}
+        for index, member in enumerate(members):
+            others = tuple(str(v) for name, v in axes[member].items() if name != axis)
+            alike.setdefault(others, []).append(index)
+        for pool in alike.values():
+            if len(pool) > 1:
+                paths += _random_orders(pool, orders, seed)
+                named += [axis] * orders
+    if not paths:
+        return pd.DataFrame(columns=["tier", "metric", "size", "order", "score", "axis"])
+    curves = _scores_along(moments, paths)
+    return curves.assign(axis=np.array(named)[curves["order"].to_numpy()])
+
+
+def _random_orders(pool: Sequence[int], orders: int, seed: int) -> list[np.ndarray]:
+    members = np.asarray(pool)
+    return [np.random.default_rng([seed, order]).permutation(members) for order in range(orders)]
+
+
+def _scores_along(moments: EnsembleMoments, paths: Sequence[np.ndarray]) -> pd.DataFrame:
+    """The score of every beginning of each path of members; `order` counts the paths."""
     total = len(moments.members)
-    pool = np.arange(total) if members is None else np.asarray(members)
-    paths = [np.random.default_rng([seed, order]).permutation(pool) for order in range(orders)]
     subsets: dict[frozenset[int], int] = {}  # many orders meet the same subset; score it once
     for path in paths:
-        for size in range(1, len(pool) + 1):
+        for size in range(1, len(path) + 1):
             subsets.setdefault(frozenset(path[:size].tolist()), len(subsets))
     weights = np.array([_full_weights(total, sorted(subset), None) for subset in subsets])
     # (tier, metric) -> stimulus type -> [sum over neurons per subset, neurons]
@@ -176,7 +230,7 @@ def score_by_size(
         }
         for (tier, metric), by_type in sorted(sums.items())
         for order, path in enumerate(paths)
-        for size in range(1, len(pool) + 1)
+        for size in range(1, len(path) + 1)
     ]
     return pd.DataFrame(rows, columns=["tier", "metric", "size", "order", "score"])
 
@@ -197,11 +251,16 @@ def _full_weights(
 
 
 def write_header(
-    file: h5py.File, *, attributes: Mapping[str, Any], members: Sequence[tuple[str, str]]
+    file: h5py.File,
+    *,
+    attributes: Mapping[str, Any],
+    members: Sequence[tuple[str, str]],
+    weights: Sequence[float],
 ) -> None:
     """Store what the file is about; `members` are (system, member) in the order of the signals."""
     file.attrs["schema_version"] = SCHEMA_VERSION
     file.attrs["attributes"] = json.dumps(dict(attributes), sort_keys=True)
+    file.attrs["weights"] = json.dumps(list(weights))
     file.attrs["members"] = json.dumps([list(member) for member in members])
 
 

@@ -260,6 +260,25 @@ def leaked_trials(
     }
 
 
+def leaked_by_any(
+    judged: Iterable[tuple[Path, Path]], animals: Sequence[str], tiers: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """`leaked_trials` of members of one or several systems: what any of them was trained on.
+
+    Members of different systems may bear the same name, so each is taken by itself.
+
+    Args:
+        judged: of each member its present split and what it learned from (`read_judged`).
+    """
+    leaked = {animal: np.zeros(0, dtype=np.int64) for animal in animals}
+    for present, learned in judged:
+        splits = read_judged([present], [learned])
+        members = list(dict.fromkeys(splits["member"]))
+        for animal, trials in leaked_trials(splits, members, animals, tiers).items():
+            leaked[animal] = np.union1d(leaked[animal], trials)
+    return leaked
+
+
 def _trials(videos: pd.DataFrame, tiers: Tiers) -> pd.DataFrame:
     parts = [
         videos[(videos["animal"] == animal) & videos["tier"].isin(list(names))]

@@ -3,7 +3,9 @@
 Curves come from `evaluation.subsets.score_by_size`, which computes them from stored cross-moments.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -23,10 +25,11 @@ def draw(
     simulated: bool,
     tiers: Sequence[str] | None = None,
 ) -> style.Drawing:
-    """One row of panels per tier, one panel per metric, one line (mean over orders) per system.
+    """One row of panels per tier, one panel per metric, one line (mean over orders) per curve.
 
     Args:
-        curves: system -> columns tier, metric, size, order, score (`score_by_size`).
+        curves: system -> columns tier, metric, size, order, score (`score_by_size`); with a column
+            axis (`score_by_axis`), one line for each axis, "" being all members.
         titles: system -> the name that a reader knows, in the order of the study.
         tiers: which to show; default all but live test sets whose final test set is there too.
 
@@ -43,15 +46,19 @@ def draw(
             simulated=simulated,
         )
     tiers = list(tiers) if tiers is not None else shown_tiers(pd.concat(curves.values()))
+    curves = {s: curve if "axis" in curve else curve.assign(axis="") for s, curve in curves.items()}
+    lines = [(system, axis) for system, curve in curves.items() for axis in curve["axis"].unique()]
+    dashes = _dashes(lines)
     colours = style.colours([*titles, *(name for name in curves if name not in titles)])
     with style.look():
         figure = style.new_figure(height=0.45 + 1.55 * len(tiers))
         grid = figure.subplots(len(tiers), len(METRICS), squeeze=False, sharex=True)
         for tier, row in zip(tiers, grid, strict=True):
             for axes, metric in zip(row, METRICS, strict=True):
-                for system, curve in curves.items():
+                for system, axis in lines:
+                    curve = curves[system][curves[system]["axis"] == axis]
                     part = curve[(curve["tier"] == tier) & (curve["metric"] == metric)]
-                    _line(axes, part, colours[system])
+                    _line(axes, part, colours[system], dashes[axis])
                 axes.set_ylabel(METRIC_LABELS[metric])
                 axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
                 axes.yaxis.set_major_locator(MaxNLocator(5))
@@ -62,16 +69,25 @@ def draw(
             axes.set_xlim(0.6, max(int(curve["size"].max()) for curve in curves.values()) + 0.4)
         figure.legend(
             handles=[
-                Line2D([], [], color=colours[s], marker="o", ms=3, label=titles.get(s, s))
-                for s in curves
+                Line2D(
+                    [],
+                    [],
+                    color=colours[system],
+                    ls=dashes[axis],
+                    marker="o",
+                    ms=3,
+                    label=titles.get(system, system) + (f", by {axis}" if axis else ""),
+                )
+                for system, axis in lines
             ],
             loc="outside lower center",
-            ncols=min(len(curves), 4),
+            ncols=min(len(lines), 4),
+            handlelength=2.2,
         )
         style.label(figure, f"protocol {protocol}", simulated=simulated)
     counts = "; ".join(
         f"{titles.get(system, system)}: {int(curve['size'].max())} members, "
-        f"{curve['order'].nunique()} orders"
+        f"{curve.loc[curve['axis'] == curve['axis'].iloc[0], 'order'].nunique()} orders"
         for system, curve in curves.items()
     )
     return style.Drawing(
@@ -82,16 +98,38 @@ def draw(
             "orders in which they join, band: smallest to largest value among these orders (at the "
             "full number all orders agree). Computed exactly from the members' cross-moments. "
             "Neurons of all animals are pooled within a stimulus type, then types are averaged. "
-            f"{counts}." + (" The recordings are simulated." if simulated else "")
+            + (
+                "By an axis (dashed): only members that are alike but for it join. "
+                if any(axis for _, axis in lines)
+                else ""
+            )
+            + f"{counts}."
+            + (" The recordings are simulated." if simulated else "")
         ),
         alternative=f"Line plots of score against number of members for {len(curves)} systems.",
         section="ensemble",
     )
 
 
-def _line(axes: Axes, part: pd.DataFrame, colour: str) -> None:
+def _dashes(lines: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """Line style by axis, the same for all systems; all members are a solid line."""
+    kinds = itertools.cycle([(0, (4, 1.5)), (0, (1.5, 1.5)), (0, (5, 1.5, 1, 1.5))])
+    names = dict.fromkeys(axis for _, axis in lines if axis)
+    return {"": "-", **dict(zip(names, kinds, strict=False))}
+
+
+def _line(axes: Axes, part: pd.DataFrame, colour: str, dashes: Any) -> None:
     if part.empty:
         return
     by_size = part.groupby("size")["score"].agg(["mean", "min", "max"])
     axes.fill_between(by_size.index, by_size["min"], by_size["max"], color=colour, alpha=0.18, lw=0)
-    axes.plot(by_size.index, by_size["mean"], color=colour, marker="o", ms=3, mec="white", mew=0.4)
+    axes.plot(
+        by_size.index,
+        by_size["mean"],
+        color=colour,
+        ls=dashes,
+        marker="o",
+        ms=3,
+        mec="white",
+        mew=0.4,
+    )

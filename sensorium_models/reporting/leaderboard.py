@@ -16,6 +16,7 @@ from sensorium_models.ensemble import MEMBER as ENSEMBLE
 from sensorium_models.evaluation.leaderboard import track_of
 from sensorium_models.evaluation.scores import METRICS
 from sensorium_models.reporting import published, style
+from sensorium_models.reporting.intervals import interval_note, interval_of, level_label
 
 METRIC_LABELS = {
     "single_trial_correlation": "Single-trial correlation",
@@ -34,6 +35,7 @@ _REFERENCE: dict[str, Any] = {"ms": 4.6, "mfc": "none", "mec": style.INK, "mew":
 # (system, tier, metric, estimate) -> published value
 _References = Mapping[tuple[str, str, str, str], float]
 
+_INTERVAL: dict[str, Any] = {"lw": 0.9, "solid_capstyle": "butt", "zorder": 2}
 _ACHIEVABLE: dict[str, Any] = {"color": style.MUTED, "lw": 0.8, "ls": (0, (4, 2))}
 
 
@@ -43,8 +45,10 @@ def draw(
     titles: Mapping[str, str],
     simulated: bool,
     tiers: Sequence[str] | None = None,
+    intervals: pd.DataFrame | None = None,
     achievable: Mapping[tuple[str, str], float] | None = None,
     published_as: Mapping[str, str] | None = None,
+    notes: Sequence[str] = (),
 ) -> style.Drawing:
     """One row of panels per tier, one panel per metric, one line of marks per system.
 
@@ -52,9 +56,12 @@ def draw(
         board: rows of ONE protocol, as `evaluation.scores.leaderboard` returns them.
         titles: system -> the name that a reader knows, in the order of the study.
         tiers: which to show; default `shown_tiers(board)`.
+        intervals: of the same protocol, as `evaluation.uncertainty` makes them; one is drawn for
+            each system, its ensemble's.
         achievable: (tier, metric) -> best score that any model can reach, where the truth is known.
         published_as: system -> the published system whose numbers stand beside it; a system that is
             absent has its own.
+        notes: sentences for the caption, such as what an ensemble of several systems is made of.
 
     Raises:
         ValueError: no rows, or rows of several protocols.
@@ -75,16 +82,18 @@ def draw(
             for axes, metric in zip(row, METRICS, strict=True):
                 best = achievable.get((tier, metric))
                 _panel(axes, part, tier, metric, systems, colours, references, best)
+                _intervals(axes, intervals, tier, metric, systems, colours)
             row[0].set_yticks(range(len(systems)), [titles.get(s, s) for s in systems])
             row[1].set_yticks(range(len(systems)), [""] * len(systems))
             row[0].set_title(_heading(part, tier))
         for column, metric in zip(grid.T, METRICS, strict=True):
             _common_scale(column)
             column[-1].set_xlabel(METRIC_LABELS[metric])
+        marks = _legend(board, references, intervals, bool(achievable))
         figure.legend(
-            handles=_legend(board, references, bool(achievable)),
+            handles=marks,
             loc="outside lower center",
-            ncols=6,
+            ncols=len(marks) if len(marks) <= 6 else 4,
             columnspacing=1.4,
         )
         style.label(figure, f"protocol {protocol}", simulated=simulated)
@@ -95,12 +104,16 @@ def draw(
             board,
             tiers,
             simulated=simulated,
+            intervals=intervals,
             achievable=bool(achievable),
-            variations=published.variations(
-                (system for system, *_ in references),
-                published_as=published_as or {},
-                titles=titles,
-            ),
+            notes=[
+                *notes,
+                *published.variations(
+                    (system for system, *_ in references),
+                    published_as=published_as or {},
+                    titles=titles,
+                ),
+            ],
         ),
         alternative=(
             f"Dot plot of the scores of {len(systems)} systems in {len(tiers)} tiers; the values "
@@ -224,6 +237,21 @@ def _panel(
     axes.grid(axis="x")
 
 
+def _intervals(
+    axes: Axes,
+    intervals: pd.DataFrame | None,
+    tier: str,
+    metric: str,
+    systems: Sequence[str],
+    colours: Mapping[str, str],
+) -> None:
+    for place, system in enumerate(systems):
+        # The ensemble of a single member is that member.
+        ends = interval_of(intervals, system=system, estimate="ensemble", tier=tier, metric=metric)
+        if ends is not None:
+            axes.plot(ends, [place] * 2, color=colours[system], **_INTERVAL)
+
+
 def _common_scale(column: np.ndarray) -> None:
     # Zero is always in sight, and marks at either end are never cut.
     low, high = 0.0, 0.0
@@ -246,7 +274,12 @@ def _reasons(part: pd.DataFrame) -> str:
     return ", ".join(sorted(part["reason"].dropna().astype(str).unique())) or "nothing predicted"
 
 
-def _legend(board: pd.DataFrame, references: _References, achievable: bool) -> list[Line2D]:
+def _legend(
+    board: pd.DataFrame,
+    references: _References,
+    intervals: pd.DataFrame | None,
+    achievable: bool,
+) -> list[Line2D]:
     scored = board[board[METRICS[0]].notna()]
     ensembles = bool((scored["member"] == ENSEMBLE).any())
     members = scored[scored["member"] != ENSEMBLE].groupby(["system", "tier"], observed=True).size()
@@ -260,6 +293,11 @@ def _legend(board: pd.DataFrame, references: _References, achievable: bool) -> l
             {"marker": "|", "ms": 7, "mec": grey, "mew": 1.4},
         ),
         (ensembles, "ensemble", {"marker": "D", "ms": 5, "mfc": grey, "mec": "white"}),
+        (
+            bool(interval_note(intervals, shown_tiers(board))),
+            "" if intervals is None or intervals.empty else level_label(intervals),
+            {"color": grey, "ls": "-", **_INTERVAL},
+        ),
         ("members" in found, "published (F–J), single", {"marker": "o", **_REFERENCE}),
         ("ensemble" in found, "published (F–J), ensemble", {"marker": "D", **_REFERENCE}),
         (achievable, "achievable", _ACHIEVABLE),
@@ -276,8 +314,9 @@ def _caption(
     tiers: Sequence[str],
     *,
     simulated: bool,
+    intervals: pd.DataFrame | None,
     achievable: bool,
-    variations: Sequence[str],
+    notes: Sequence[str],
 ) -> str:
     counts = []
     for tier in tiers:
@@ -298,6 +337,7 @@ def _caption(
         "Correlation averaged over the neurons of all animals within each stimulus type, then over "
         f"types; score unit {labels['score_unit']}, {labels['frame_convention']}.",
         "; ".join(counts) + ".",
+        *interval_note(intervals, tiers),
         *selection_note(board, tiers),
     ]
     if simulated:
@@ -308,5 +348,5 @@ def _caption(
         )
     if any(tier.startswith("final_test") for tier in tiers):
         sentences.append(published.NOTE)
-    sentences += variations
+    sentences += notes
     return " ".join(sentences)

@@ -11,6 +11,7 @@ import pandas as pd
 from sensorium_models.ensemble import MEMBER as ENSEMBLE
 from sensorium_models.evaluation.scores import METRICS
 from sensorium_models.reporting import published
+from sensorium_models.reporting.intervals import interval_note, interval_of, level_label
 from sensorium_models.reporting.leaderboard import (
     TIER_LABELS,
     one_protocol,
@@ -19,7 +20,7 @@ from sensorium_models.reporting.leaderboard import (
     shown_tiers,
     without_lone_ensembles,
 )
-from sensorium_models.reporting.tables import Column, Table
+from sensorium_models.reporting.tables import Column, Table, signed
 
 _SHORT = {METRICS[0]: "Single-trial correlation", METRICS[1]: "Correlation to average"}
 _PUBLISHED_GROUP = f"Published ({published.PROTOCOL_LABEL})"
@@ -30,15 +31,21 @@ def leaderboard_table(
     *,
     titles: Mapping[str, str],
     simulated: bool,
+    intervals: pd.DataFrame | None = None,
+    further: pd.DataFrame | None = None,
     published_as: Mapping[str, str] | None = None,
+    notes: Sequence[str] = (),
 ) -> Table:
     """Two rows per system and tier: its ensemble, and the mean ± sd over its members.
 
     Args:
         board: rows of ONE protocol, as `evaluation.scores.leaderboard` returns them.
         titles: system -> the name that a reader knows.
+        intervals: of the same protocol, as `evaluation.uncertainty` makes them.
+        further: rows like those of `board`, of the same predictions scored in other units.
         published_as: system -> the published system whose numbers stand beside it; a system that is
             absent has its own.
+        notes: sentences for the caption, such as what an ensemble of several systems is made of.
 
     Raises:
         ValueError: no rows, or rows of several protocols.
@@ -46,8 +53,12 @@ def leaderboard_table(
     published_as = published_as or {}
     protocol = one_protocol(board)
     board = without_lone_ensembles(board)
+    further = None if further is None else without_lone_ensembles(further)
+    units = [] if further is None else sorted(further["score_unit"].astype(str).unique())
     rows = [
         _row(part, tier, system, estimate, titles, published_as.get(system, system))
+        | _interval(intervals, tier, system, estimate)
+        | _in_units(further, units, tier, system, estimate)
         for tier in _final_first(board)
         for in_tier in [board[board["tier"] == tier]]
         for system in _best_first(in_tier)
@@ -61,8 +72,18 @@ def leaderboard_table(
     for metric in METRICS:
         columns += [
             Column(metric, "pooled", "spread", _SHORT[metric]),
+            *(
+                []
+                if intervals is None or intervals.empty
+                else [Column(f"{metric}_interval", level_label(intervals), "text", _SHORT[metric])]
+            ),
             Column(f"{metric}_animal_mean", "animal mean", "spread", _SHORT[metric]),
         ]
+    columns += [
+        Column(f"{metric}_{unit}", label, "spread", f"In unit {unit}")
+        for unit in units
+        for metric, label in zip(METRICS, ("single-trial", "to average"), strict=True)
+    ]
     columns.append(Column("published_estimate", "of", "text", _PUBLISHED_GROUP))
     columns += [
         Column(f"published_{metric}", label, "spread", _PUBLISHED_GROUP)
@@ -90,10 +111,12 @@ def leaderboard_table(
                 "mean ± standard deviation (ddof 1) over single networks. Left out: trials whose "
                 f"video a member trained on. Score unit {first['score_unit']}; "
                 f"{first['frame_convention']}.",
+                *interval_note(intervals, _final_first(board)),
                 *selection_note(board, _final_first(board)),
                 *([f"– : no value ({'; '.join(reasons)})."] if reasons else []),
                 published.NOTE,
                 "The mean of 14 seeds is from its Table 5.",
+                *notes,
                 *published.variations(compared, published_as=published_as, titles=titles),
             ]
         ),
@@ -242,6 +265,31 @@ def _row(
         "frame_convention": str(first["frame_convention"]),
     }
     return row | _published(published_system, estimate, tier, single=label == "single member")
+
+
+def _interval(
+    intervals: pd.DataFrame | None, tier: str, system: str, estimate: str
+) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for metric in METRICS:
+        ends = interval_of(intervals, system=system, estimate=estimate, tier=tier, metric=metric)
+        row[f"{metric}_lower"], row[f"{metric}_upper"] = ends or (None, None)
+        row[f"{metric}_interval"] = f"{signed(ends[0])} to {signed(ends[1])}" if ends else None
+    return row
+
+
+def _in_units(
+    further: pd.DataFrame | None, units: Sequence[str], tier: str, system: str, estimate: str
+) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for unit in units:
+        assert further is not None
+        chosen = (further["tier"] == tier) & (further["score_unit"] == unit)
+        part = _estimate(further[chosen], system, estimate)
+        for metric in METRICS:
+            row[f"{metric}_{unit}"] = part[metric].mean()
+            row[f"{metric}_{unit}_sd"] = part[metric].std(ddof=1) if len(part) > 1 else None
+    return row
 
 
 def _published(system: str, estimate: str, tier: str, *, single: bool) -> dict[str, Any]:

@@ -221,11 +221,11 @@ def _cell(column: Column, row: Mapping[Any, Any]) -> str:
     if column.kind == "count":
         return f"{int(value):,}"
     if column.kind == "score":
-        return _signed(value)
+        return signed(value)
     if column.kind == "spread":
         spread = row.get(f"{column.key}_sd")
         known = spread is not None and not math.isnan(spread)
-        return f"{_signed(value)} ± {spread:.3f}" if known else _signed(value)
+        return f"{signed(value)} ± {spread:.3f}" if known else signed(value)
     if column.kind == "duration":
         return duration(float(value))
     if column.kind == "gigabytes":
@@ -233,7 +233,8 @@ def _cell(column: Column, row: Mapping[Any, Any]) -> str:
     return str(value)
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
+    """A score as tables show it: three decimals, a true minus sign, no negative zero."""
     text = f"{float(value):.3f}"
     return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
 

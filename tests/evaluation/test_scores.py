@@ -132,6 +132,77 @@ def test_unit_with_one_precision_for_all_frames():
     np.testing.assert_array_equal(found.read(1, 2, 5), recording.responses[1][2:5] * [2.0, 3.0])
 
 
+PER_NEURON = np.array([[2.0, 0.5]])
+
+
+def test_the_same_predictions_are_scored_in_further_units(tmp_path: Path, responses):
+    path = write_predictions(tmp_path / "p.h5")
+    other = {
+        animal: RecordedResponses(FakeRecording(animal, seed), unit="even", precision=PER_NEURON)
+        for seed, animal in enumerate("AF")
+    }
+    left_out = {"A": [6]}
+    moments = score_member(
+        predictions=path, responses=responses, left_out=left_out, further={"even": other}
+    )
+    write_moments(tmp_path / "m.h5", moments)
+    read = read_moments(tmp_path / "m.h5")
+    plain = score_member(predictions=path, responses=responses, left_out=left_out)
+    pd.testing.assert_frame_equal(member_scores(read), member_scores(plain))
+    assert list(read.animals) == ["A", "F"]
+
+    rows = member_scores(read.further["even"])
+    assert set(rows["score_unit"]) == {"even"}
+    assert set(rows["member"]) == {"seed1"}
+    # As if the network had predicted raw rates and all had been divided per neuron only.
+    recording = FakeRecording("F", 1)
+    trials = (1, 3, 6)
+    raw = [recording.responses[trial][START:] for trial in trials]
+    predicted = [
+        prediction_of("F", trial) / PRECISION[START : START + len(values)]
+        for trial, values in zip(trials, raw, strict=True)
+    ]
+    expected = direct_correlation(np.concatenate(raw), np.concatenate(predicted))
+    found = rows[(rows["animal"] == "F") & (rows["tier"] == "oracle")]
+    np.testing.assert_allclose(found["single_trial_correlation"], expected, atol=1e-12)
+    score_unit = member_scores(read).query("animal == 'F' and tier == 'oracle'")
+    changed = np.abs(expected - score_unit["single_trial_correlation"].to_numpy(dtype=float))
+    assert (changed > 1e-3).all()  # the unit does matter
+    # What is left out is left out in every unit.
+    same = ["animal", "tier", "neuron_id", "trials", "videos", "trials_left_out", "reason"]
+    pd.testing.assert_frame_equal(rows[same], member_scores(read)[same])
+
+
+def test_moments_in_further_units_are_merged_too(tmp_path: Path, responses):
+    other = {
+        animal: RecordedResponses(FakeRecording(animal, seed), unit="even", precision=PER_NEURON)
+        for seed, animal in enumerate("AF")
+    }
+    whole = score_member(
+        predictions=write_predictions(tmp_path / "p.h5"),
+        responses=responses,
+        further={"even": other},
+    )
+    halves = [
+        score_member(
+            predictions=write_predictions(
+                tmp_path / f"{animal}.h5",
+                animals=animal,
+                recording_digests={a: f"digest {a}" for a in "AF"},
+            ),
+            responses=responses,
+            further={"even": other},
+        )
+        for animal in "AF"
+    ]
+    halves[0].merge(halves[1])
+    pd.testing.assert_frame_equal(
+        member_scores(halves[0].further["even"]), member_scores(whole.further["even"])
+    )
+    with pytest.raises(ValueError, match="different further units"):
+        halves[0].merge(score_member(predictions=tmp_path / "F.h5", responses=responses))
+
+
 def test_withheld_tier_has_one_row_without_value(tmp_path: Path, responses):
     path = write_predictions(tmp_path / "p.h5")
     rows = member_scores(score_member(predictions=path, responses=responses))

@@ -103,6 +103,33 @@ def make_scores(
     return table.astype({"neuron_id": "Int64", "reliable": "boolean"})
 
 
+def make_intervals(board: pd.DataFrame, *, half: float = 0.03) -> pd.DataFrame:
+    """Intervals of the scores in a leaderboard, as `evaluation.uncertainty` makes them."""
+    rows = []
+    for (system, tier), part in board.groupby(["system", "tier"], sort=False):
+        for metric in ("single_trial_correlation", "correlation_to_average"):
+            members = part.loc[part["member"] != "ensemble", metric]
+            ensemble = part.loc[part["member"] == "ensemble", metric]
+            for estimate, values in (("ensemble", ensemble), ("members", members)):
+                score = float((values if len(values) else members).mean())
+                rows.append(
+                    {
+                        "system": system,
+                        "tier": tier,
+                        "metric": metric,
+                        "estimate": estimate,
+                        "score": score,
+                        "lower": score - half,
+                        "upper": score + half,
+                        "level": 0.95,
+                        "resampled": "animals, videos, neurons",
+                        "degrees_of_freedom": 4,
+                        "resamples": 500,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
 def make_history(epochs: int, seed: int) -> pd.DataFrame:
     """A history as training writes it; epoch 0 is before training and has no loss."""
     rng = np.random.default_rng([seed, 7])
@@ -236,6 +263,7 @@ def made() -> SimpleNamespace:
         seeds=SEEDS,
         tiers=TIERS,
         board=board,
+        intervals=make_intervals,
         scores=make_scores,
         history=make_history,
         record=make_record,

@@ -163,6 +163,34 @@ def test_a_variation_without_published_marks_is_not_mentioned(made: SimpleNamesp
         assert "is shown beside" not in drawing.caption
 
 
+def test_leaderboard_draws_the_interval_of_each_systems_mean_prediction(
+    made: SimpleNamespace,
+) -> None:
+    board = made.board({"viv1t": 3, "gru_baseline": 1}, tiers={"final_test_main": ("movie",)})
+    intervals = made.intervals(board, half=0.02)
+    best = {("final_test_main", "single_trial_correlation"): 0.6}
+    drawing = leaderboard.draw(
+        board, titles=made.titles, simulated=True, intervals=intervals, achievable=best
+    )
+    lines = [
+        line
+        for line in drawing.figure.axes[0].get_lines()
+        if len(line.get_xdata()) == 2 and line.get_ydata()[0] == line.get_ydata()[1]
+    ]
+    ensemble = board.query("system == 'viv1t' and member == 'ensemble'")
+    alone = board.query("system == 'gru_baseline'")
+    for line, rows in zip(lines, (ensemble, alone), strict=True):
+        score = rows["single_trial_correlation"].iloc[0]
+        np.testing.assert_allclose(line.get_xdata(), [score - 0.02, score + 0.02])
+    assert "95 % interval" in {t.get_text() for t in drawing.figure.legends[0].get_texts()}
+    assert "bootstrap over animals, videos, neurons (4 degrees of freedom), 500" in drawing.caption
+    _assert_tidy(drawing.figure)
+    without = leaderboard.draw(
+        board, titles=made.titles, simulated=False, intervals=intervals.assign(lower=np.nan)
+    )
+    assert "interval" not in without.caption
+
+
 def test_leaderboard_says_which_tier_selected_the_members(made: SimpleNamespace) -> None:
     sentence = "oracle trials chose the best epoch of the members"
     tiers = {"oracle": ("movie",), "final_test_main": ("movie",)}
@@ -255,6 +283,24 @@ def test_ensemble_size_at_all_sizes(made: SimpleNamespace, systems: int, members
     }
     drawing = ensemble_size.draw(curves, titles=made.titles, protocol="open", simulated=True)
     assert f"{members} members, 10 orders" in drawing.caption
+    _assert_tidy(drawing.figure)
+
+
+def test_curves_along_each_axis_have_lines_of_their_own(made: SimpleNamespace) -> None:
+    whole = made.curve(6, seed=1).assign(axis="")
+    folds = made.curve(3, seed=2).assign(axis="fold")
+    stages = made.curve(2, seed=3).assign(axis="stage")
+    curves = {
+        "dwiseneuro": pd.concat([whole, folds, stages]),
+        "viv1t": made.curve(5, seed=4),
+    }
+    drawing = ensemble_size.draw(curves, titles=made.titles, protocol="open", simulated=True)
+    labels = [text.get_text() for text in drawing.figure.legends[0].get_texts()]
+    assert labels == ["DwiseNeuro", "DwiseNeuro, by fold", "DwiseNeuro, by stage", "ViV1T"]
+    sizes = [len(line.get_xdata()) for line in drawing.figure.axes[0].get_lines()]
+    assert sizes == [6, 3, 2, 5]
+    assert "alike but for it" in drawing.caption
+    assert "DwiseNeuro: 6 members, 10 orders" in drawing.caption
     _assert_tidy(drawing.figure)
 
 

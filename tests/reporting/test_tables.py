@@ -79,6 +79,43 @@ def test_leaderboard_table_states_both_aggregates_and_their_spread(made: SimpleN
     )
 
 
+def test_intervals_stand_beside_the_scores_that_they_are_of(made: SimpleNamespace) -> None:
+    board = made.board({"viv1t": 5, "gru_baseline": 1})
+    intervals = made.intervals(board, half=0.025)
+    table = leaderboard_table(board, titles=made.titles, simulated=False, intervals=intervals)
+    frame = table.frame
+    for metric in ("single_trial_correlation", "correlation_to_average"):
+        np.testing.assert_allclose(frame[f"{metric}_lower"], frame[metric] - 0.025)
+        np.testing.assert_allclose(frame[f"{metric}_upper"], frame[metric] + 0.025)
+        first = frame.iloc[0]
+        ends = f"{first[metric] - 0.025:.3f} to {first[metric] + 0.025:.3f}"
+        assert first[f"{metric}_interval"] == ends
+    assert "95 % interval" in [column.label for column in table.columns]
+    assert "hierarchical bootstrap over animals, videos, neurons" in table.caption
+    # Where there is none, a dash stands for it.
+    none = intervals.assign(lower=np.nan, upper=np.nan)
+    shown = leaderboard_table(board, titles=made.titles, simulated=False, intervals=none)
+    assert shown.frame["single_trial_correlation_interval"].isna().all()
+    bare = leaderboard_table(board, titles=made.titles, simulated=False)
+    assert not [column for column in bare.columns if "interval" in column.label]
+
+
+def test_other_units_stand_in_columns_of_their_own(made: SimpleNamespace) -> None:
+    board = made.board({"viv1t": 3, "gru_baseline": 1})
+    further = made.board({"viv1t": 3, "gru_baseline": 1}, seed=2)
+    further = further.assign(score_unit="per_neuron_train")
+    table = leaderboard_table(board, titles=made.titles, simulated=False, further=further)
+    plain = leaderboard_table(board, titles=made.titles, simulated=False)
+    alone = leaderboard_table(further, titles=made.titles, simulated=False)
+    # The headline is what it was, in the order that it was.
+    pd.testing.assert_frame_equal(table.frame[plain.frame.columns], plain.frame)
+    keys = ["tier", "system", "estimate"]
+    expected = alone.frame.set_index(keys)["single_trial_correlation"]
+    found = table.frame.set_index(keys)["single_trial_correlation_per_neuron_train"]
+    pd.testing.assert_series_equal(found.sort_index(), expected.sort_index(), check_names=False)
+    assert "In unit per_neuron_train" in {column.group for column in table.columns}
+
+
 def test_published_values_stand_in_columns_of_their_own(made: SimpleNamespace) -> None:
     board = made.board({"factorized_baseline": 3, "linear_nonlinear": 1, "dwiseneuro": 1})
     table = leaderboard_table(board, titles=made.titles, simulated=False)

@@ -72,7 +72,8 @@ def content_hashes(results: Path) -> dict[str, str]:
             for animal in sorted(file):
                 digest.update(file[f"{animal}/predictions"][:].tobytes())
         hashes[str(path.relative_to(results))] = digest.hexdigest()
-    for path in sorted(results.glob("*/scores/*.parquet")):
+    tables = ["scores/*.parquet", "intervals.parquet", "comparisons.parquet"]
+    for path in sorted(path for name in tables for path in results.glob(f"*/{name}")):
         table = pd.read_parquet(path).to_csv(index=False)
         hashes[str(path.relative_to(results))] = hashlib.sha256(table.encode()).hexdigest()
     assert hashes
@@ -107,8 +108,10 @@ def test_withheld_tiers_and_trained_videos_are_not_scored(lab: Lab) -> None:
     scores = pd.read_parquet(lab.results / "open" / "scores")
     assert set(scores["animal"].dropna()) == {"tinyA", "tinyB"}
     assert set(scores["protocol"]) == {"open"}
-    assert set(scores["score_unit"]) == {"per_frame_published"}
+    assert set(scores["score_unit"]) == {"per_frame_published", "per_neuron_train"}
     assert "train" not in set(scores["tier"])
+    headline = pd.read_parquet(lab.results / "open" / "scores" / "factorized_tiny.parquet")
+    assert set(headline["score_unit"]) == {"per_frame_published"}
     scored = scores[scores["single_trial_correlation"].notna()]
     assert set(scored["tier"]) == {
         "live_test_main",
@@ -225,10 +228,10 @@ def test_the_same_study_twice_and_stopped_at_every_stage_gives_the_same_bits(
     finished_lab: Lab, tmp_path: Path
 ) -> None:
     """Figures are alike, and so are tables: one of each here, all of them below."""
-    rules = rules_in_order(finished_lab)
+    again = make_lab(tmp_path / "again")
+    rules = rules_in_order(again)
     drawn = [rule for rule in rules if rule.startswith("draw_")]
     tabulated = [rule for rule in rules if rule.startswith("tabulate_")]
-    again = make_lab(tmp_path / "again")
     stages = [rule for rule in rules if rule not in {*drawn[1:], *tabulated[1:]}]
     assert {"simulate", "train", "predict", "ensemble", "evaluate", "page"} <= set(stages)
     check_that_kills_change_nothing(again, finished_lab, stages)
@@ -237,8 +240,8 @@ def test_the_same_study_twice_and_stopped_at_every_stage_gives_the_same_bits(
 @pytest.mark.faults
 def test_stopped_at_every_figure_and_table(finished_lab: Lab, tmp_path: Path) -> None:
     again = make_lab(tmp_path / "again")
+    rules = rules_in_order(again)
     again.snakemake("scores")
-    rules = rules_in_order(finished_lab)
     reporting = [rule for rule in rules if rule.startswith(("draw_", "tabulate_", "page"))]
     check_that_kills_change_nothing(again, finished_lab, reporting)
 
@@ -273,6 +276,25 @@ def test_an_ensemble_is_the_mean_of_its_members(lab: Lab) -> None:
             mean = np.mean([member.read("tinyA", trial) for member in members], axis=0)
             # Stored as float16: half a unit in the last of eleven bits.
             np.testing.assert_allclose(ensemble.read("tinyA", trial), mean, rtol=2**-11, atol=1e-7)
+
+    # An ensemble of several systems needs no network, only what they predicted.
+    joint = ("ensembles={both: {title: Both, members: [factorized_tiny, linear_tiny/seed1]}}",)
+    table = "results/report/tables/leaderboard_open.csv"
+    run = lab.snakemake(table, "results/open/comparisons.parquet", config=joint)
+    assert run.jobs.keys() <= {
+        "ensemble",
+        "evaluate",
+        "evaluate_in_unit",
+        "uncertainty",
+        "tabulate_scores",
+        "total",
+    }
+    assert run.jobs["ensemble"] == 1
+    scores = pd.read_parquet(folder / "scores")
+    assert set(scores[scores["system"] == "both"]["member"]) == {"ensemble"}
+    board = pd.read_csv(lab.folder / table)
+    assert "Both" in set(board["system_title"])
+    assert "both" in set(pd.read_parquet(folder / "comparisons.parquet")["other"])
 
 
 def test_an_unreadable_archive_ends_in_a_sentence(lab: Lab) -> None:
