@@ -21,6 +21,7 @@ include: "rules/predict.smk"
 include: "rules/ensemble.smk"
 include: "rules/evaluate.smk"
 include: "rules/submit.smk"
+include: "rules/recording_figures.smk"
 include: "rules/report.smk"
 
 

@@ -6,6 +6,9 @@ FIGURES = [
     *expand("ensemble_size_{protocol}", protocol=PROTOCOLS if ENSEMBLES else []),
     *expand("traces_{protocol}", protocol=PROTOCOLS),
     *expand("training_curves_{training_set}", training_set=TRAINING_SETS),
+    "example_trial",
+    "stimuli",
+    "composition",
     *expand("quality_{animal}", animal=STUDY.settings.animals),
 ]
 TABLES = [
