@@ -22,6 +22,7 @@ include: "rules/ensemble.smk"
 include: "rules/evaluate.smk"
 include: "rules/submit.smk"
 include: "rules/recording_figures.smk"
+include: "rules/score_figures.smk"
 include: "rules/report.smk"
 
 

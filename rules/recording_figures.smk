@@ -3,7 +3,7 @@
 
 rule draw_example_trial:
     input:
-        recording=recordings_of(STUDY.settings.animals[:1]),
+        recording=RECORDING.format(animal=STUDY.settings.animals[0]),
     output:
         pdf=FIGURE.format(figure="example_trial.pdf"),
         png=FIGURE.format(figure="example_trial.png"),

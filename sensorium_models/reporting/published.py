@@ -75,6 +75,20 @@ def reference_score(system: str, *, estimate: str, track: str, metric: str) -> R
     return None
 
 
+def seed_scores(system: str) -> pd.DataFrame:
+    """Table 5 of the paper: one row per published seed of a system, indexed by its member's name.
+
+    One column per metric, on the final test set of the main track; empty where nothing was
+    published for single seeds.
+    """
+    rows = _table()
+    rows = rows[(rows.source_table == "5") & (rows.system == system) & (rows.track == "main")]
+    rows = rows[rows.member.str.fullmatch(r"seed\d+")]
+    return rows.assign(value=rows.value.astype(float)).pivot_table(
+        index="member", columns="quantity", values="value"
+    )
+
+
 def variations(
     systems: Iterable[str], *, published_as: Mapping[str, str], titles: Mapping[str, str]
 ) -> list[str]:
