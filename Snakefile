@@ -23,6 +23,7 @@ include: "rules/evaluate.smk"
 include: "rules/submit.smk"
 include: "rules/recording_figures.smk"
 include: "rules/score_figures.smk"
+include: "rules/readout_figures.smk"
 include: "rules/report.smk"
 
 

@@ -10,6 +10,8 @@ FIGURES = [
     *expand("seed_stability_{protocol}", protocol=PROTOCOLS),
     *expand("traces_{protocol}", protocol=PROTOCOLS),
     *expand("training_curves_{training_set}", training_set=TRAINING_SETS),
+    *expand("readout_positions_{training_set}", training_set=LEARNED_SETS),
+    *expand("retinotopy_{training_set}", training_set=LEARNED_SETS),
     "example_trial",
     "stimuli",
     "composition",

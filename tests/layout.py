@@ -57,7 +57,8 @@ def _visible_ticks_only(figure: Figure) -> None:
             span = 1e-9 * (high - low)
             for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]:
                 inside = low - span <= tick.get_loc() <= high + span
-                tick.label1.set_visible(tick.label1.get_visible() and inside and axes.axison)
+                for text in (tick.label1, tick.label2):
+                    text.set_visible(text.get_visible() and inside and axes.axison)
 
 
 def assert_tidy(figure: Figure) -> None:

@@ -51,6 +51,11 @@ SECTIONS: dict[str, SectionKind] = {
         "How each member was trained, and what it cost.",
         "Not shown: no training histories or records of members were found.",
     ),
+    "readouts": SectionKind(
+        "Readout positions",
+        "Where the neurons of trained networks look, and how that follows the cortex.",
+        "Not shown: no member was trained or imported.",
+    ),
     "leakage": SectionKind(
         "Leakage",
         "Which videos several animals or tiers share, and what is therefore left out of the scores "
