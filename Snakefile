@@ -24,6 +24,7 @@ include: "rules/submit.smk"
 include: "rules/recording_figures.smk"
 include: "rules/score_figures.smk"
 include: "rules/readout_figures.smk"
+include: "rules/provenance.smk"
 include: "rules/report.smk"
 
 

@@ -24,6 +24,9 @@ TABLES = [
     *expand("training_cost_{training_set}", training_set=TRAINING_SETS),
     *expand("leakage_{protocol}", protocol=PROTOCOLS),
     "shared_videos",
+    "reproduction",
+    *expand("lineage_{training_set}", training_set=LEARNED_SETS),
+    "receipts",
 ]
 
 
