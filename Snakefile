@@ -21,6 +21,10 @@ include: "rules/predict.smk"
 include: "rules/ensemble.smk"
 include: "rules/evaluate.smk"
 include: "rules/submit.smk"
+include: "rules/recording_figures.smk"
+include: "rules/score_figures.smk"
+include: "rules/readout_figures.smk"
+include: "rules/provenance.smk"
 include: "rules/report.smk"
 
 

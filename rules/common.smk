@@ -318,6 +318,9 @@ PUBLISHED_AS = {
 ENSEMBLES = [system for system in SYSTEMS if len(STUDY.members(system)) > 1]
 # Imported members have no history and no known cost.
 TRAINED = [pair for pair in STUDY.trainings() if not STUDY.is_imported(*pair)]
+LEARNED_SETS = list(
+    dict.fromkeys(training_set for training_set, _ in STUDY.trainings())
+)
 TRAINING_SETS = list(dict.fromkeys(training_set for training_set, _ in TRAINED))
 REPORTING = fingerprints.reporting()
 
@@ -401,6 +404,14 @@ def records_of(wildcards):
 
 def histories_of(wildcards):
     return member_files(trainings_of(wildcards.training_set), "history.csv")
+
+
+def weights_of(wildcards):
+    """Weights of every member of a training set, imported ones too."""
+    trainings = [
+        pair for pair in STUDY.trainings() if pair[0] == wildcards.training_set
+    ]
+    return member_files(trainings, "weights.safetensors")
 
 
 def protocol_splits(wildcards):

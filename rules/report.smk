@@ -4,16 +4,29 @@
 FIGURES = [
     *expand("leaderboard_{protocol}", protocol=PROTOCOLS),
     *expand("ensemble_size_{protocol}", protocol=PROTOCOLS if ENSEMBLES else []),
+    *expand("scores_by_type_{protocol}", protocol=PROTOCOLS),
+    *expand("neuron_distribution_{protocol}", protocol=PROTOCOLS),
+    *expand("reliability_{protocol}", protocol=PROTOCOLS),
+    *expand("seed_stability_{protocol}", protocol=PROTOCOLS),
     *expand("traces_{protocol}", protocol=PROTOCOLS),
     *expand("training_curves_{training_set}", training_set=TRAINING_SETS),
+    *expand("readout_positions_{training_set}", training_set=LEARNED_SETS),
+    *expand("retinotopy_{training_set}", training_set=LEARNED_SETS),
+    "example_trial",
+    "stimuli",
+    "composition",
     *expand("quality_{animal}", animal=STUDY.settings.animals),
 ]
 TABLES = [
     *expand("leaderboard_{protocol}", protocol=PROTOCOLS),
     *expand("members_{protocol}", protocol=PROTOCOLS),
+    *expand("seed_stability_{protocol}", protocol=PROTOCOLS),
     *expand("training_cost_{training_set}", training_set=TRAINING_SETS),
     *expand("leakage_{protocol}", protocol=PROTOCOLS),
     "shared_videos",
+    "reproduction",
+    *expand("lineage_{training_set}", training_set=LEARNED_SETS),
+    "receipts",
 ]
 
 

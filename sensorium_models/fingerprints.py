@@ -177,6 +177,11 @@ def quality(study: Study, animal: str) -> str:
     )
 
 
+def recording_figure(study: Study, script: str) -> str:
+    """What decides a figure of the recordings that `script` draws, given their stores."""
+    return digest({"tiers": study.settings.tiers, "sources": source_digest(script=script)})
+
+
 def reporting() -> str:
     """What decides figures, tables and the page, given the result files."""
     folder = PACKAGE / "reporting"

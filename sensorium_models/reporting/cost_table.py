@@ -100,8 +100,8 @@ def _row(
         "system": system,
         "system_title": titles.get(system, system),
         "members": len(records),
-        "hardware": "; ".join(sorted({_hardware(record) for record in records})),
-        "clips_per_step": _clips_per_step(records[0]),
+        "hardware": "; ".join(sorted({hardware(record) for record in records})),
+        "clips_per_step": clips_per_step(records[0]),
         "epochs": _epochs(epochs),
         "wall_time": _wall_time(seconds),
         "mean_wall_seconds": seconds.mean() if len(seconds) else None,
@@ -114,7 +114,8 @@ def _row(
     return row | {f"published_{key}": cost.get(key) for key in _PUBLISHED}
 
 
-def _hardware(record: Mapping[str, Any]) -> str:
+def hardware(record: Mapping[str, Any]) -> str:
+    """What a member was trained on: its GPU or, where none was used, its processor."""
     machine = (record.get("environment") or {}).get("machine") or {}
     gpu, processor = machine.get("gpu"), machine.get("processor")
     # A machine may have a GPU that the training did not use.
@@ -123,7 +124,8 @@ def _hardware(record: Mapping[str, Any]) -> str:
     return str(processor) if processor else "not recorded"
 
 
-def _clips_per_step(record: Mapping[str, Any]) -> int | None:
+def clips_per_step(record: Mapping[str, Any]) -> int | None:
+    """Clips of all animals behind one step of the optimiser; None where not recorded."""
     clips = ((record.get("system") or {}).get("recipe") or {}).get("clips_per_batch")
     animals = record.get("animals") or record.get("recordings")
     return int(clips) * len(animals) if clips and animals else None

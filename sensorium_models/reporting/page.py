@@ -51,6 +51,17 @@ SECTIONS: dict[str, SectionKind] = {
         "How each member was trained, and what it cost.",
         "Not shown: no training histories or records of members were found.",
     ),
+    "readouts": SectionKind(
+        "Readout positions",
+        "Where the neurons of trained networks look, and how that follows the cortex.",
+        "Not shown: no member was trained or imported.",
+    ),
+    "reproduction": SectionKind(
+        "Reproduction",
+        "Every published number, ours where there is one, and whether the two agree. A verdict is "
+        "given only where both were measured on the same neurons and trials.",
+        "Not shown: no ledger was written.",
+    ),
     "leakage": SectionKind(
         "Leakage",
         "Which videos several animals or tiers share, and what is therefore left out of the scores "
@@ -61,6 +72,12 @@ SECTIONS: dict[str, SectionKind] = {
         "Recordings",
         "What each recording holds and how good it is.",
         "Not shown: no quality sheet was drawn.",
+    ),
+    "lineage": SectionKind(
+        "Lineage",
+        "Where every number comes from: from a member to its weights, its configuration, its "
+        "recordings, and the archives that these were made from.",
+        "Not shown: no member was trained or imported.",
     ),
 }
 

@@ -1,7 +1,8 @@
 """Published reference numbers, read from `published.csv`, each with its citation.
 
-They were scored by the competition's server on the withheld final test sets of animals F to J.
-Nothing here is comparable to a score on other animals or tiers; it is only ever shown beside one.
+Scores are of animals F to J: by the competition's server on their withheld test sets, or by a team
+on their oracle trials. Nothing here is comparable to a score on other animals or tiers; it is only
+ever shown beside one.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,6 +21,7 @@ NOTE = (
     "given for reference only."
 )
 
+_SCORE_TABLES = ("1", "5")
 # Which published row stands beside which of ours, the first that exists, and what to call it.
 _ROWS = {
     "ensemble": {"ensemble": "ensemble", "submission": "submission"},
@@ -62,6 +64,7 @@ def reference_score(system: str, *, estimate: str, track: str, metric: str) -> R
         metric: "single_trial_correlation" or "correlation_to_average".
     """
     rows = _table()
+    rows = rows[rows.source_table.isin(_SCORE_TABLES)]  # elsewhere the same with other digits
     rows = rows[(rows.system == system) & (rows.track == track) & (rows.quantity == metric)]
     found = {
         member: (value, citation)
@@ -73,6 +76,20 @@ def reference_score(system: str, *, estimate: str, track: str, metric: str) -> R
             spread = float(found["members_sd"][0]) if member == "members_mean" else None
             return Reference(float(value), spread, name, citation)
     return None
+
+
+def seed_scores(system: str) -> pd.DataFrame:
+    """Table 5 of the paper: one row per published seed of a system, indexed by its member's name.
+
+    One column per metric, on the final test set of the main track; empty where nothing was
+    published for single seeds.
+    """
+    rows = _table()
+    rows = rows[(rows.source_table == "5") & (rows.system == system) & (rows.track == "main")]
+    rows = rows[rows.member.str.fullmatch(r"seed\d+")]
+    return rows.assign(value=rows.value.astype(float)).pivot_table(
+        index="member", columns="quantity", values="value"
+    )
 
 
 def variations(

@@ -14,16 +14,6 @@ from sensorium_models.reporting import style
 
 SECTION = "recordings"
 
-# A type of stimulus keeps its colour on every sheet (Okabe and Ito, as in `style`).
-TYPE_COLOURS = {
-    "movie": "#0072B2",
-    "pink_noise": "#CC79A7",
-    "gaussian_dots": "#E69F00",
-    "random_dots": "#D55E00",
-    "gabor": "#009E73",
-    "images": "#56B4E9",
-    "unknown": "#999999",
-}
 _FILL = "#8a8a8a"
 _BINS = 50
 # Names and relative widths of the panels in each row.
@@ -86,7 +76,7 @@ def _draw_trials(axes: Axes, trials: pd.DataFrame, tiers: Mapping[str, str]) -> 
     for row, tier in enumerate(present):
         part = trials[trials["tier"] == tier]
         left = 0
-        for kind, colour in TYPE_COLOURS.items():
+        for kind, colour in style.STIMULUS_COLOURS.items():
             count = int((part["stimulus_type"] == kind).sum())
             axes.barh(
                 row,
@@ -122,20 +112,22 @@ def _trial_words(part: pd.DataFrame, role: str) -> str:
 
 
 def _draw_lengths(axes: Axes, trials: pd.DataFrame) -> None:
-    types = [kind for kind in TYPE_COLOURS if kind in set(trials["stimulus_type"])]
+    types = [kind for kind in style.STIMULUS_COLOURS if kind in set(trials["stimulus_type"])]
     for row, kind in enumerate(types):
         counts = trials.loc[trials["stimulus_type"] == kind, "frames"].value_counts()
         axes.scatter(
             counts.index,
             [row] * len(counts),
             s=8 + 4 * np.sqrt(counts.to_numpy()),
-            color=TYPE_COLOURS[kind],
+            color=style.STIMULUS_COLOURS[kind],
             alpha=0.8,
             linewidths=0,
         )
-    axes.set_yticks(range(len(types)), [kind.replace("_", " ") for kind in types])
+    axes.set_yticks(range(len(types)), [style.stimulus_label(kind) for kind in types])
     for label, kind in zip(axes.get_yticklabels(), types, strict=True):
-        label.set(color=TYPE_COLOURS[kind], fontweight="bold")  # the key to the bars beside
+        label.set(
+            color=style.STIMULUS_COLOURS[kind], fontweight="bold"
+        )  # the key to the bars beside
     axes.set_ylim(len(types) - 0.5, -0.5)
     low, high = int(trials["frames"].min()), int(trials["frames"].max())
     room = max(0.08 * (high - low), 5)

@@ -5,7 +5,7 @@ small JSON file beside each figure holds its title and caption for the report pa
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,6 +37,24 @@ SYSTEM_COLOURS = {
     "viv1t": "#CC79A7",
     "viv1t_2025": "#E69F00",
     "linear_nonlinear": "#882255",
+}
+# A type of stimulus keeps its colour as well, and has one name for readers.
+STIMULUS_COLOURS = {
+    "movie": "#0072B2",
+    "pink_noise": "#CC79A7",
+    "gaussian_dots": "#E69F00",
+    "random_dots": "#D55E00",
+    "gabor": "#009E73",
+    "images": "#56B4E9",
+    "unknown": "#999999",
+}
+STIMULUS_LABELS = {
+    "movie": "natural movie",
+    "pink_noise": "pink noise",
+    "gaussian_dots": "Gaussian dots",
+    "random_dots": "random dots",
+    "gabor": "drifting Gabor",
+    "images": "natural images",
 }
 # For systems of the user's own: from Paul Tol's "muted" scheme, as is the control's colour above.
 FURTHER_COLOURS = ("#332288", "#117733", "#999933", "#661100", "#AA4499", "#44AA99")
@@ -121,7 +139,8 @@ def new_figure(*, width: float = TWO_COLUMNS_INCHES, height: float) -> Figure:
     """An empty figure of `width` x `height` inches whose layout keeps labels from colliding."""
     if not (width > 0 and height > 0):
         raise ValueError(f"A figure needs a positive size in inches, not {width} x {height}.")
-    figure = Figure(figsize=(width, height), layout="constrained")
+    # Whole pixels at `PIXELS_PER_INCH`.
+    figure = Figure(figsize=(round(width, 2), round(height, 2)), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
@@ -131,6 +150,17 @@ def colours(systems: Sequence[str]) -> dict[str, str]:
     own = [name for name in dict.fromkeys(systems) if name not in SYSTEM_COLOURS]
     assigned = {name: FURTHER_COLOURS[i % len(FURTHER_COLOURS)] for i, name in enumerate(own)}
     return {name: SYSTEM_COLOURS.get(name) or assigned[name] for name in systems}
+
+
+def stimulus_label(stimulus_type: str) -> str:
+    """What a reader calls a type of stimulus."""
+    return STIMULUS_LABELS.get(stimulus_type, stimulus_type.replace("_", " "))
+
+
+def ordered_types(stimulus_types: Iterable[str]) -> list[str]:
+    """Types of stimuli in the order of `STIMULUS_COLOURS`, others after them by name."""
+    present, known = set(stimulus_types), list(STIMULUS_COLOURS)
+    return [t for t in known if t in present] + sorted(present - set(known))
 
 
 def label(figure: Figure, text: str, *, simulated: bool) -> None:

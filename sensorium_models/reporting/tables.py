@@ -18,14 +18,15 @@ from sensorium_models import files
 
 NO_VALUE = "–"
 
-Kind = Literal["text", "count", "score", "spread", "duration", "gigabytes"]
+Kind = Literal["text", "count", "score", "fine", "spread", "duration", "gigabytes"]
 
 
 @dataclass(frozen=True)
 class Column:
     """A column for reading: `key` of the frame, heading, how to write values, group heading above.
 
-    Kind "spread" is a score, followed by ± the frame's column `{key}_sd` where there is one.
+    Kind "fine" is a score with four digits; "spread" is a score, followed by ± the frame's column
+    `{key}_sd` where there is one.
     """
 
     key: str
@@ -222,6 +223,8 @@ def _cell(column: Column, row: Mapping[Any, Any]) -> str:
         return f"{int(value):,}"
     if column.kind == "score":
         return signed(value)
+    if column.kind == "fine":
+        return signed(value, digits=4)
     if column.kind == "spread":
         spread = row.get(f"{column.key}_sd")
         known = spread is not None and not math.isnan(spread)
@@ -233,9 +236,9 @@ def _cell(column: Column, row: Mapping[Any, Any]) -> str:
     return str(value)
 
 
-def signed(value: float) -> str:
-    """A score as tables show it: three decimals, a true minus sign, no negative zero."""
-    text = f"{float(value):.3f}"
+def signed(value: float, digits: int = 3) -> str:
+    """A score as tables show it: a true minus sign, no negative zero."""
+    text = f"{float(value):.{digits}f}"
     return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
 
 

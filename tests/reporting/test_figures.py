@@ -8,10 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
-from matplotlib.text import Text
-from matplotlib.transforms import Bbox
-from PIL import Image
 
 from sensorium_models.recordings.quality import CHANNELS, Quality
 from sensorium_models.reporting import (
@@ -23,61 +19,9 @@ from sensorium_models.reporting import (
 )
 from sensorium_models.reporting.page import SECTIONS
 from sensorium_models.reporting.quality import draw as draw_quality
+from tests.layout import assert_tidy, saved
 
 ALL_SYSTEMS = 7
-
-
-def _saved(drawing: style.Drawing, folder: Path, name: str = "figure") -> tuple[bytes, bytes]:
-    pdf, png = folder / f"{name}.pdf", folder / f"{name}.png"
-    style.save(drawing, pdf, png)
-    assert pdf.read_bytes().startswith(b"%PDF")
-    with Image.open(png) as image:
-        width, height = drawing.figure.get_size_inches()
-        assert image.size == (round(width * 300), round(height * 300))
-    record = style.read_record(png)
-    assert record.caption == drawing.caption
-    return pdf.read_bytes(), png.read_bytes()
-
-
-def _texts_collide(figure: Figure) -> list[tuple[str, str]]:
-    """Pairs of visible texts whose boxes overlap by more than a hair, or that leave the figure."""
-    with style.look():
-        figure.draw_without_rendering()
-    canvas = figure.bbox
-    found: list[tuple[str, Bbox]] = []
-    for artist in figure.findobj(Text):
-        assert isinstance(artist, Text)
-        if artist.get_visible() and artist.get_text().strip():
-            found.append((artist.get_text(), artist.get_window_extent()))
-    bad = [
-        (text, "outside the figure")
-        for text, box in found
-        if box.x0 < canvas.x0 - 2 or box.x1 > canvas.x1 + 2 or box.y1 > canvas.y1 + 2
-    ]
-    for i, (text, box) in enumerate(found):
-        for other, other_box in found[i + 1 :]:
-            shared = Bbox.intersection(box, other_box)
-            if shared is not None and shared.width > 1 and shared.height > 1:
-                bad.append((text, other))
-    return bad
-
-
-def _visible_ticks_only(figure: Figure) -> None:
-    # Axis objects keep labels of ticks beyond their limits; these are never painted.
-    for axes in figure.axes:
-        for axis in (axes.xaxis, axes.yaxis):
-            low, high = sorted(axis.get_view_interval())
-            span = 1e-9 * (high - low)
-            for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]:
-                inside = low - span <= tick.get_loc() <= high + span
-                tick.label1.set_visible(tick.label1.get_visible() and inside)
-
-
-def _assert_tidy(figure: Figure) -> None:
-    with style.look():
-        figure.draw_without_rendering()
-    _visible_ticks_only(figure)
-    assert _texts_collide(figure) == []
 
 
 def _systems(made: SimpleNamespace, count: int, members: int) -> dict[str, int]:
@@ -91,7 +35,7 @@ SIZES = pytest.mark.parametrize(("systems", "members"), [(1, 2), (2, 3), (ALL_SY
 def test_leaderboard_at_all_sizes(made: SimpleNamespace, systems: int, members: int) -> None:
     board = made.board(_systems(made, systems, members), neurons=3, animals=("A",))
     drawing = leaderboard.draw(board, titles=made.titles, simulated=True)
-    _assert_tidy(drawing.figure)
+    assert_tidy(drawing.figure)
 
 
 def test_leaderboard_says_that_recordings_are_simulated_and_names_the_protocol(
@@ -143,7 +87,7 @@ def test_a_variation_is_drawn_beside_what_it_varies_and_says_so(made: SimpleName
     sentence = "Factorized (small) is shown beside the published factorized_baseline"
     assert shown.caption.count(sentence) == 1
     assert "ViV1T is shown" not in shown.caption
-    _assert_tidy(shown.figure)
+    assert_tidy(shown.figure)
 
     alone = leaderboard.draw(board, titles=titles, simulated=False)
     assert hollow(alone) == [(0.243, 1)]
@@ -215,7 +159,7 @@ def test_leaderboard_leaves_out_the_ensemble_of_a_single_member(made: SimpleName
 
 def test_leaderboard_of_one_member(made: SimpleNamespace) -> None:
     drawing = leaderboard.draw(made.board({"viv1t": 1}), titles=made.titles, simulated=True)
-    _assert_tidy(drawing.figure)
+    assert_tidy(drawing.figure)
 
 
 def test_leaderboard_of_withheld_responses_says_why_it_is_empty(made: SimpleNamespace) -> None:
@@ -223,7 +167,7 @@ def test_leaderboard_of_withheld_responses_says_why_it_is_empty(made: SimpleName
     drawing = leaderboard.draw(board, titles=made.titles, simulated=False)
     assert "responses withheld" in drawing.figure.axes[0].get_title(loc="left")
     assert "no scores (responses withheld)" in drawing.caption
-    _assert_tidy(drawing.figure)
+    assert_tidy(drawing.figure)
 
 
 def test_two_protocols_never_share_a_figure(made: SimpleNamespace) -> None:
@@ -251,7 +195,7 @@ def test_training_curves_at_all_sizes(made: SimpleNamespace, systems: int, membe
         histories, titles=made.titles, training_set="clean", simulated=False
     )
     assert len(drawing.figure.axes) == 3 * systems
-    _assert_tidy(drawing.figure)
+    assert_tidy(drawing.figure)
 
 
 def test_training_curves_mark_the_kept_epoch(made: SimpleNamespace, tmp_path: Path) -> None:
@@ -283,7 +227,7 @@ def test_ensemble_size_at_all_sizes(made: SimpleNamespace, systems: int, members
     }
     drawing = ensemble_size.draw(curves, titles=made.titles, protocol="open", simulated=True)
     assert f"{members} members, 10 orders" in drawing.caption
-    _assert_tidy(drawing.figure)
+    assert_tidy(drawing.figure)
 
 
 def test_curves_along_each_axis_have_lines_of_their_own(made: SimpleNamespace) -> None:
@@ -310,7 +254,7 @@ def test_ensemble_size_without_scores_says_so(made: SimpleNamespace, tmp_path: P
         {"viv1t": empty}, titles=made.titles, protocol="competition", simulated=False
     )
     assert drawing.caption.startswith("No curves")
-    _saved(drawing, tmp_path)
+    saved(drawing, tmp_path)
 
 
 def _traces(made: SimpleNamespace, folder: Path, **options: object) -> style.Drawing:
@@ -352,7 +296,7 @@ def test_traces_show_the_best_median_and_worst_neuron(
         assert title == f"{rank}: neuron {row.neuron_id}, r = {row.single_trial_correlation:.2f}"
     assert "n = 12 neurons" in drawing.caption
     assert "4 repeats" in drawing.caption
-    _assert_tidy(drawing.figure)
+    assert_tidy(drawing.figure)
 
 
 def test_traces_are_the_recorded_and_predicted_numbers(
@@ -404,20 +348,20 @@ def test_same_data_same_bytes(made: SimpleNamespace, tmp_path: Path) -> None:
         histories = {"viv1t": {"seed8": made.history(20, 1)}}
         titles = made.titles
         return [
-            _saved(leaderboard.draw(board, titles=titles, simulated=True), folder, "a"),
-            _saved(
+            saved(leaderboard.draw(board, titles=titles, simulated=True), folder, "a"),
+            saved(
                 ensemble_size.draw(curves, titles=titles, protocol="open", simulated=True),
                 folder,
                 "b",
             ),
-            _saved(
+            saved(
                 training_curves.draw(
                     histories, titles=titles, training_set="clean", simulated=True
                 ),
                 folder,
                 "c",
             ),
-            _saved(_traces(made, folder), folder, "d"),
+            saved(_traces(made, folder), folder, "d"),
         ]
 
     first, second = tmp_path / "first", tmp_path / "second"
@@ -430,7 +374,7 @@ def test_a_figure_leaves_no_date_and_no_temporary_file(
     made: SimpleNamespace, tmp_path: Path
 ) -> None:
     drawing = leaderboard.draw(made.board({"viv1t": 1}), titles=made.titles, simulated=False)
-    pdf, _ = _saved(drawing, tmp_path)
+    pdf, _ = saved(drawing, tmp_path)
     assert b"CreationDate" not in pdf
     assert b"Producer" not in pdf
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -524,7 +468,7 @@ BARE = {"coordinates": None, "reliability": None, "channels": {}, "padded_frames
 )
 def test_quality_sheet_of_any_recording(quality: Quality) -> None:
     drawing = draw_quality(quality, unusual=[], tiers=ROLES, order=3, simulated=True)
-    _assert_tidy(drawing.figure)
+    assert_tidy(drawing.figure)
     assert drawing.order == 3
     assert drawing.section in SECTIONS
 
@@ -538,7 +482,7 @@ def test_quality_sheet_says_in_words_what_is_unusual(tmp_path: Path) -> None:
     assert "simulated" not in drawing.caption.lower() + drawing.figure.get_suptitle().lower()
     usual = draw_quality(_quality(), unusual=[], tiers=ROLES, order=0, simulated=True)
     assert "Nothing unusual was found. The recording is simulated." in usual.caption
-    assert _saved(usual, tmp_path, "one") == _saved(
+    assert saved(usual, tmp_path, "one") == saved(
         draw_quality(_quality(), unusual=[], tiers=ROLES, order=0, simulated=True), tmp_path, "two"
     )
 
@@ -547,6 +491,6 @@ def test_quality_sheet_of_a_full_size_animal_stays_small(tmp_path: Path) -> None
     drawing = draw_quality(
         _quality(neurons=8000), unusual=[], tiers=ROLES, order=0, simulated=False
     )
-    pdf, png = _saved(drawing, tmp_path)
+    pdf, png = saved(drawing, tmp_path)
     assert len(pdf) < 600_000  # its 8000 cells are a picture
     assert len(png) < 2_000_000

@@ -10,12 +10,16 @@ RHO_ST, RHO_TA = "single_trial_correlation", "correlation_to_average"
 
 def test_every_number_is_cited_and_stated_once() -> None:
     table = published()
-    assert table["citation"].str.contains("2407.09100").all()
+    # The paper, or a repository at a commit.
+    assert table["citation"].str.contains(r"2407\.09100|, commit [0-9a-f]{7}, ").all()
     keys = ["source_table", "published_name", "member", "track", "quantity"]
     assert not table.duplicated(keys).any()
     assert (table["value"] != "").all()
     # Table 1: 6 models x 4 values; Table 2: 5 x 4; Table 5: 14 seeds, mean, sd x 2.
-    assert table["source_table"].value_counts().to_dict() == {"1": 24, "2": 20, "5": 32}
+    tables = table["source_table"].value_counts().to_dict()
+    assert {name: tables.pop(name) for name in ("1", "2", "5")} == {"1": 24, "2": 20, "5": 32}
+    # The text; steps of development in two appendices; the repositories of DwiseNeuro and ViV1T.
+    assert tables == {"text": 3, "A.1": 6, "A.2": 4, "README": 6, "demo": 11}
 
 
 def test_table_5_agrees_with_its_own_mean_and_sample_standard_deviation() -> None:
@@ -52,6 +56,19 @@ def test_reference_stands_beside_the_same_kind_of_estimate() -> None:
     assert (bonus.value, bonus.spread, bonus.estimate) == (0.223, None, "single model")
     assert "Table 5" in members.citation
     assert "Table 1" in ensemble.citation
+
+
+def test_more_digits_elsewhere_do_not_replace_the_table() -> None:
+    reference = reference_score("dwiseneuro", estimate="ensemble", track="main", metric=RHO_ST)
+    assert reference is not None
+    assert reference.value == 0.291
+    assert "Table 1" in reference.citation
+    rows = published().query("source_table == 'README' and member == 'submission'")
+    for track in ("main", "bonus"):
+        exact = float(rows.loc[rows["track"] == track, "value"].item())
+        reference = reference_score("dwiseneuro", estimate="ensemble", track=track, metric=RHO_ST)
+        assert reference is not None
+        assert reference.value == pytest.approx(exact, abs=0.5e-3 + 1e-9)
 
 
 def test_nothing_is_made_up() -> None:

@@ -1,0 +1,81 @@
+# Where every number comes from, and what it says of the published ones.
+
+
+rule tabulate_lineage:
+    input:
+        weights=weights_of,
+        recordings=recordings_of(STUDY.settings.animals),
+    output:
+        lineage=multiext(
+            TABLE.format(table="lineage_{training_set}"),
+            ".csv",
+            ".md",
+            ".tex",
+            ".json",
+        ),
+    log:
+        f"{LOGS}/report/lineage_{{training_set}}.log",
+    benchmark:
+        f"{BENCHMARKS}/report/lineage_{{training_set}}.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=60,
+    params:
+        fingerprint=REPORTING,
+        titles=TITLES,
+    script:
+        "../workflow_scripts/tabulate_lineage.py"
+
+
+# Receipts are read where they are: a store may outlive its own.
+rule tabulate_receipts:
+    input:
+        recordings=recordings_of(STUDY.settings.animals),
+    output:
+        receipts=multiext(
+            TABLE.format(table="receipts"), ".csv", ".md", ".tex", ".json"
+        ),
+    log:
+        f"{LOGS}/report/receipts.log",
+    benchmark:
+        f"{BENCHMARKS}/report/receipts.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=20,
+    params:
+        fingerprint=REPORTING,
+        receipts=expand(RECEIPT, animal=STUDY.settings.animals),
+    script:
+        "../workflow_scripts/tabulate_receipts.py"
+
+
+rule tabulate_reproduction:
+    input:
+        scores=expand(SCORES, protocol=PROTOCOLS, system=SYSTEMS),
+        records=all_members,
+    output:
+        ledger=multiext(
+            TABLE.format(table="reproduction"), ".csv", ".md", ".tex", ".json"
+        ),
+    log:
+        f"{LOGS}/report/reproduction.log",
+    benchmark:
+        f"{BENCHMARKS}/report/reproduction.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        fingerprint=REPORTING,
+        titles=TITLES,
+        published_as=PUBLISHED_AS,
+    script:
+        "../workflow_scripts/tabulate_reproduction.py"

@@ -1,0 +1,51 @@
+# Where the neurons of trained networks look, read from the weights.
+
+
+rule draw_readout_positions:
+    input:
+        weights=weights_of,
+        recordings=recordings_of(STUDY.settings.animals),
+    output:
+        pdf=FIGURE.format(figure="readout_positions_{training_set}.pdf"),
+        png=FIGURE.format(figure="readout_positions_{training_set}.png"),
+        caption=FIGURE.format(figure="readout_positions_{training_set}.json"),
+    log:
+        f"{LOGS}/report/readout_positions_{{training_set}}.log",
+    benchmark:
+        f"{BENCHMARKS}/report/readout_positions_{{training_set}}.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        fingerprint=REPORTING,
+        titles=TITLES,
+    script:
+        "../workflow_scripts/draw_readout_positions.py"
+
+
+rule draw_retinotopy:
+    input:
+        weights=weights_of,
+        recordings=recordings_of(STUDY.settings.animals),
+    output:
+        pdf=FIGURE.format(figure="retinotopy_{training_set}.pdf"),
+        png=FIGURE.format(figure="retinotopy_{training_set}.png"),
+        caption=FIGURE.format(figure="retinotopy_{training_set}.json"),
+    log:
+        f"{LOGS}/report/retinotopy_{{training_set}}.log",
+    benchmark:
+        f"{BENCHMARKS}/report/retinotopy_{{training_set}}.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        fingerprint=REPORTING,
+        titles=TITLES,
+    script:
+        "../workflow_scripts/draw_retinotopy.py"

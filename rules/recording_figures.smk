@@ -1,0 +1,70 @@
+# Figures of what was recorded, made from the recording stores before anything is trained.
+
+
+rule draw_example_trial:
+    input:
+        recording=RECORDING.format(animal=STUDY.settings.animals[0]),
+    output:
+        pdf=FIGURE.format(figure="example_trial.pdf"),
+        png=FIGURE.format(figure="example_trial.png"),
+        caption=FIGURE.format(figure="example_trial.json"),
+    log:
+        f"{LOGS}/report/example_trial.log",
+    benchmark:
+        f"{BENCHMARKS}/report/example_trial.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        fingerprint=fingerprints.recording_figure(STUDY, "draw_example_trial"),
+    script:
+        "../workflow_scripts/draw_example_trial.py"
+
+
+rule draw_stimuli:
+    input:
+        recordings=recordings_of(STUDY.settings.animals),
+    output:
+        pdf=FIGURE.format(figure="stimuli.pdf"),
+        png=FIGURE.format(figure="stimuli.png"),
+        caption=FIGURE.format(figure="stimuli.json"),
+    log:
+        f"{LOGS}/report/stimuli.log",
+    benchmark:
+        f"{BENCHMARKS}/report/stimuli.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        fingerprint=fingerprints.recording_figure(STUDY, "draw_stimuli"),
+    script:
+        "../workflow_scripts/draw_stimuli.py"
+
+
+rule draw_composition:
+    input:
+        recordings=recordings_of(STUDY.settings.animals),
+    output:
+        pdf=FIGURE.format(figure="composition.pdf"),
+        png=FIGURE.format(figure="composition.png"),
+        caption=FIGURE.format(figure="composition.json"),
+    log:
+        f"{LOGS}/report/composition.log",
+    benchmark:
+        f"{BENCHMARKS}/report/composition.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        fingerprint=fingerprints.recording_figure(STUDY, "draw_composition"),
+    script:
+        "../workflow_scripts/draw_composition.py"

@@ -1,0 +1,127 @@
+# Figures of scores beyond the leaderboard: by stimulus type, over neurons, over seeds.
+
+
+rule draw_scores_by_type:
+    input:
+        scores=protocol_scores,
+    output:
+        pdf=FIGURE.format(figure="scores_by_type_{protocol}.pdf"),
+        png=FIGURE.format(figure="scores_by_type_{protocol}.png"),
+        caption=FIGURE.format(figure="scores_by_type_{protocol}.json"),
+    log:
+        f"{LOGS}/report/scores_by_type_{{protocol}}.log",
+    benchmark:
+        f"{BENCHMARKS}/report/scores_by_type_{{protocol}}.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=20,
+    params:
+        fingerprint=REPORTING,
+        titles=TITLES,
+    script:
+        "../workflow_scripts/draw_scores_by_type.py"
+
+
+rule draw_neuron_distribution:
+    input:
+        scores=protocol_scores,
+    output:
+        pdf=FIGURE.format(figure="neuron_distribution_{protocol}.pdf"),
+        png=FIGURE.format(figure="neuron_distribution_{protocol}.png"),
+        caption=FIGURE.format(figure="neuron_distribution_{protocol}.json"),
+    log:
+        f"{LOGS}/report/neuron_distribution_{{protocol}}.log",
+    benchmark:
+        f"{BENCHMARKS}/report/neuron_distribution_{{protocol}}.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=20,
+    params:
+        fingerprint=REPORTING,
+        titles=TITLES,
+    script:
+        "../workflow_scripts/draw_neuron_distribution.py"
+
+
+rule draw_reliability:
+    input:
+        scores=protocol_scores,
+    output:
+        pdf=FIGURE.format(figure="reliability_{protocol}.pdf"),
+        png=FIGURE.format(figure="reliability_{protocol}.png"),
+        caption=FIGURE.format(figure="reliability_{protocol}.json"),
+    log:
+        f"{LOGS}/report/reliability_{{protocol}}.log",
+    benchmark:
+        f"{BENCHMARKS}/report/reliability_{{protocol}}.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=20,
+    params:
+        fingerprint=REPORTING,
+        titles=TITLES,
+    script:
+        "../workflow_scripts/draw_reliability.py"
+
+
+rule draw_seed_stability:
+    input:
+        scores=protocol_scores,
+    output:
+        pdf=FIGURE.format(figure="seed_stability_{protocol}.pdf"),
+        png=FIGURE.format(figure="seed_stability_{protocol}.png"),
+        caption=FIGURE.format(figure="seed_stability_{protocol}.json"),
+    log:
+        f"{LOGS}/report/seed_stability_{{protocol}}.log",
+    benchmark:
+        f"{BENCHMARKS}/report/seed_stability_{{protocol}}.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=20,
+    params:
+        fingerprint=REPORTING,
+        titles=TITLES,
+        published_as=PUBLISHED_AS,
+    script:
+        "../workflow_scripts/draw_seed_stability.py"
+
+
+rule tabulate_seed_stability:
+    input:
+        scores=protocol_scores,
+    output:
+        seeds=multiext(
+            TABLE.format(table="seed_stability_{protocol}"),
+            ".csv",
+            ".md",
+            ".tex",
+            ".json",
+        ),
+    log:
+        f"{LOGS}/report/table_seed_stability_{{protocol}}.log",
+    benchmark:
+        f"{BENCHMARKS}/report/table_seed_stability_{{protocol}}.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=20,
+    params:
+        fingerprint=REPORTING,
+        titles=TITLES,
+        published_as=PUBLISHED_AS,
+    script:
+        "../workflow_scripts/tabulate_seed_stability.py"

@@ -1,0 +1,13 @@
+"""Draw the scores of all systems by stimulus type and animal under one protocol."""
+
+from pathlib import Path
+
+from sensorium_models.jobs import job
+from sensorium_models.reporting import style
+from sensorium_models.reporting.score_rows import read_ensembles
+from sensorium_models.reporting.scores_by_type import draw
+
+with job(snakemake) as study:
+    rows = read_ensembles([Path(path) for path in snakemake.input.scores])
+    drawing = draw(rows, titles=snakemake.params.titles, simulated=study.simulated)
+    style.save(drawing, Path(snakemake.output.pdf), Path(snakemake.output.png))
