@@ -11,9 +11,6 @@ deviation of the rates relative to the largest rate.
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -22,12 +19,8 @@ from typing import Any
 
 import numpy as np
 from memory import peak_megabytes
+from sides import ALLOCATORS, measured
 
-KEEPING = {
-    "MALLOC_MMAP_THRESHOLD_": str(2**32),
-    "MALLOC_TRIM_THRESHOLD_": str(2**36),
-    "MALLOC_TOP_PAD_": str(2**28),
-}
 FRAME_SHAPE = (36, 64)
 QUICK = {"dwiseneuro": 32, "dynamic_v1fm": 66}  # frames: two windows, and one
 
@@ -135,7 +128,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=300)
     parser.add_argument("--neurons", type=int, default=7863)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--allocator", choices=["default", "keeping"], default="default")
+    parser.add_argument("--allocator", choices=sorted(ALLOCATORS), default="default")
     parser.add_argument("--quick", action="store_true", help="a short trial")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path, help=argparse.SUPPRESS)
@@ -152,26 +145,22 @@ def main() -> None:
         np.save(options.output, rates)
         print(json.dumps({"seconds": seconds, "megabytes": megabytes}))
         return
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
-    if options.allocator == "keeping":
-        environment |= KEEPING
-    measured: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     rates = {}
     with tempfile.TemporaryDirectory() as folder:
         for side in ("plain", "ours"):
             output = Path(folder) / f"{side}.npy"
-            command = [sys.executable, __file__, *sys.argv[1:], "--side", side, "--output", output]
-            done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
-            measured[side] = json.loads(done.stdout.splitlines()[-1])
+            arguments = ["--side", side, "--output", str(output)]
+            found[side] = measured(arguments, allocator=options.allocator)
             rates[side] = np.load(output)
     print(
         f"{options.system}, a trial of {frames} frames, {options.neurons} neurons, "
         f"{options.threads} threads, allocator {options.allocator}"
     )
-    for side, values in measured.items():
+    for side, values in found.items():
         print(f"  {side:5}  {values['seconds']:8.2f} s  {values['megabytes']:8.0f} MB at the peak")
     for what in ("seconds", "megabytes"):
-        print(f"  ratio of {what}: {measured['plain'][what] / measured['ours'][what]:.2f}")
+        print(f"  ratio of {what}: {found['plain'][what] / found['ours'][what]:.2f}")
     deviation = np.abs(rates["plain"] - rates["ours"]).max() / np.abs(rates["plain"]).max()
     print(f"  largest deviation: {deviation:.1e} of the largest rate")
 

@@ -14,7 +14,7 @@ from sensorium_models.networks.cores.dwiseneuro_blocks import positional_encodin
 
 
 def features(core: Any, x: Tensor) -> Tensor:
-    """Features (B, C', T) of windows (B, C, T, H, W), in evaluation."""
+    """Features (B, C', T) of windows (B, C, T, H, W), without drop path."""
     x = core.stem_norm(core.stem(x))
     for block in core.blocks:
         x = _block(block, x + positional_encoding(x.shape[1], *x.shape[2:]).movedim(-1, 0))
@@ -30,6 +30,13 @@ def features(core: Any, x: Tensor) -> Tensor:
 def drive(readout: Any, x: Tensor) -> Tensor:
     """Drive (B, N, T) of one animal."""
     return readout.convolution(x)[:, : readout.neurons]
+
+
+def rates(encoder: Any, clip: Any) -> Tensor:
+    """Rates (B, T, N) of a batch of windows of one animal, without dropout."""
+    (animal,) = encoder.animals
+    x = features(encoder.core, encoder.inputs[animal](clip))
+    return encoder.output(drive(encoder.readouts[animal], x)).transpose(1, 2)
 
 
 def trial(encoder: Any, inputs: Tensor, *, window_frames: int, step: int) -> Tensor:

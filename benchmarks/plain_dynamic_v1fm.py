@@ -15,7 +15,7 @@ from sensorium_models.networks.cores.window_attention import relative_index
 
 
 def features(core: Any, video: Tensor, state: Tensor) -> Tensor:
-    """Features (B, C, T', H', W') of clips (B, 1, T, H, W), in evaluation."""
+    """Features (B, C, T', H', W') of clips (B, 1, T, H, W)."""
     x = core.patch_embedding.projection(video).permute(0, 2, 3, 4, 1)
     x = core.patch_embedding.norm(x)
     for block in core.blocks:
@@ -30,7 +30,7 @@ def drive(readout: Any, x: Tensor, shift: Tensor) -> Tensor:
     """Drive (B, T, N) from features and gaze shift (B, T, 2); all levels, and their mean."""
     clips, frames = len(x), x.shape[2]
     maps = x.transpose(1, 2).flatten(0, 1)
-    grid = readout.mean_positions() + shift.reshape(-1, 1, 2)
+    grid = readout.sampled_positions(len(maps)) + shift.reshape(-1, 1, 2)
     neurons = grid.shape[1]
     levels = [_sample(maps, grid, readout.features)]
     for name, scale in readout.scales.items():
@@ -40,6 +40,15 @@ def drive(readout: Any, x: Tensor, shift: Tensor) -> Tensor:
         levels.append(scale.refine(level[:, 0, :, None])[..., 0])
     y = torch.stack(levels).mean(dim=0) + readout.bias
     return y.unflatten(0, (clips, frames))
+
+
+def rates(encoder: Any, clip: Any) -> Tensor:
+    """Rates (B, T', N) of a batch of clips of one animal."""
+    (animal,) = encoder.animals
+    inputs = encoder.inputs[animal]
+    core = features(encoder.core, inputs(clip), inputs.state(clip))
+    shift = encoder.shifters[animal](inputs.pupil_center(clip)[:, -core.shape[2] :])
+    return encoder.output(drive(encoder.readouts[animal], core, shift))
 
 
 def trial(encoder: Any, clip: Any, *, wanted: slice) -> Tensor:

@@ -303,7 +303,6 @@ def test_readout_is_that_of_the_card(make_facts, fusion, scales):
     readout = randomised(readout)
     features = torch.randn(2, 3, 2, 4, 5, dtype=torch.float64)
     shift = 0.3 * torch.randn(2, 2, 2, dtype=torch.float64)  # some positions leave the map
-    readout.sampled_at_once = 1  # map by map
     drive = readout(features, shift).detach()
     for clip in range(2):
         expected = fused(readout, features[clip].numpy(), shift[clip].numpy(), scales, fusion)

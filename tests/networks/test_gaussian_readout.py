@@ -135,22 +135,6 @@ def test_evaluation_is_deterministic_and_training_is_not(make_readout):
         assert torch.equal(readout.eval()(features), readout(features))
 
 
-def test_reading_in_pieces_changes_neither_values_nor_gradients(make_readout):
-    features = torch.randn(2, 3, 5, 4, 6)
-    results = []
-    for sampled_at_once in (10**9, 3 * 5 * 3):  # all at once; three frames at a time
-        readout = make_readout().train()
-        readout.sampled_at_once = sampled_at_once
-        x = features.clone().requires_grad_()
-        torch.manual_seed(3)
-        drive = readout(x)
-        drive.square().sum().backward()
-        grads = [p.grad for p in readout.parameters()]
-        results.append([drive.detach(), x.grad, *grads])
-    for whole, pieces in zip(*results, strict=True):
-        torch.testing.assert_close(whole, pieces, rtol=1e-5, atol=1e-6)
-
-
 def test_published_start_and_size(make_facts):
     facts = make_facts(neurons=7863)
     readout = GaussianReadout(

@@ -10,16 +10,12 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from sensorium_models.networks.encoder import AnimalFacts, Readout
+from sensorium_models.networks.readouts.sampling import read
 
 Positions = Literal["cortex", "random", "response_triggered_average"]
 
-# Sampled features are frames x channels x neurons numbers; at most about this many are held at once
-# (128 MB), the rest is computed piece by piece and again in the backward pass.
-_SAMPLED_AT_ONCE = 32_000_000
 _RANDOM_RANGE = 0.5
 
 
@@ -90,27 +86,12 @@ class GaussianReadout(Readout):
         self.features = nn.Parameter(torch.full((in_channels, neurons), 1 / in_channels))
         self.bias = nn.Parameter(torch.zeros(neurons))
         self.feature_penalty = feature_penalty
-        self.sampled_at_once = _SAMPLED_AT_ONCE
 
     def forward(self, features: Tensor, shift: Tensor | None = None) -> Tensor:
         """Drive (B, T, N) from features (B, C, T, H, W) and an optional gaze shift (B, T, 2)."""
-        clips, channels, frames = features.shape[:3]
-        maps = features.transpose(1, 2).flatten(0, 1)  # (M, C, H, W), frame m = clip * T + time
-        grid = self.sampled_positions(len(maps))  # (M, N, 2)
-        if shift is not None:
-            grid = grid + shift.reshape(-1, 1, 2)  # not clamped again, as published
-        piece = max(1, self.sampled_at_once // (channels * grid.shape[1]))
-        pairs = list(zip(maps.split(piece), grid.split(piece), strict=True))
-        if len(pairs) > 1 and torch.is_grad_enabled():
-            drive = [
-                checkpoint(
-                    _read, m, g, self.features, use_reentrant=False, preserve_rng_state=False
-                )
-                for m, g in pairs
-            ]
-        else:
-            drive = [_read(m, g, self.features) for m, g in pairs]
-        return torch.cat(drive).reshape(clips, frames, -1) + self.bias
+        clips, _, frames = features.shape[:3]
+        grid = self.positions_of(clips * frames, shift)
+        return read(features, grid, self.features).unflatten(0, (clips, frames)) + self.bias
 
     def mean_positions(self) -> Tensor:
         """mu, the (x, y) of every neuron in [-1, 1]; (N, 2)."""
@@ -122,6 +103,12 @@ class GaussianReadout(Readout):
             # The parameter itself is clamped, so that a neuron at the edge keeps its gradient.
             self.mu.clamp_(-1, 1)
         return self.mu
+
+    def positions_of(self, frames: int, shift: Tensor | None) -> Tensor:
+        """Where neurons look (frames, N, 2), moved by the gaze shift (B, T, 2) of all frames."""
+        grid = self.sampled_positions(frames)
+        # Not clamped again, as published.
+        return grid if shift is None else grid + shift.reshape(-1, 1, 2)
 
     def sampled_positions(self, frames: int) -> Tensor:
         """Positions (frames, N, 2): in training drawn for each frame and neuron, else mu."""
@@ -146,27 +133,3 @@ def source_grid(coordinates: np.ndarray) -> np.ndarray:
     largest = np.abs(flat).max()
     # Neurons that all lie in one place (one neuron, say) stay at the centre.
     return (flat / (largest if largest > 0 else 1.0)).astype(np.float32)
-
-
-def sampled_features(maps: Tensor, grid: Tensor) -> Tensor:
-    """(M, C, N): maps (M, C, H, W) at positions (M, N, 2), bilinear, zero beyond the edge."""
-    sampled = functional.grid_sample(
-        maps, grid[:, :, None], mode="bilinear", padding_mode="zeros", align_corners=True
-    )
-    return sampled[..., 0]
-
-
-def _read(maps: Tensor, grid: Tensor, weights: Tensor) -> Tensor:
-    """(M, N) from maps (M, C, H, W), positions (M, N, 2) and weights (C, N)."""
-    return weighted(sampled_features(maps, grid), weights)
-
-
-def weighted(sampled: Tensor, weights: Tensor) -> Tensor:
-    """(M, N): sums over the channels of sampled features (M, C, N) times weights (C, N).
-
-    An einsum makes one small matrix product per neuron of this: 15 times as slow on a CPU, where
-    map by map the products stay in the cache.
-    """
-    if sampled.device.type != "cpu":
-        return (sampled * weights).sum(dim=1)
-    return torch.stack([(features * weights).sum(dim=0) for features in sampled])

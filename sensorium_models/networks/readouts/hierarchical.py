@@ -5,19 +5,15 @@ pool over the axis of neurons, not over space or time.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from sensorium_models.networks.encoder import AnimalFacts
-from sensorium_models.networks.readouts.gaussian import (
-    GaussianReadout,
-    sampled_features,
-    weighted,
-)
+from sensorium_models.networks.readouts.gaussian import GaussianReadout
+from sensorium_models.networks.readouts.sampling import read
 
 Fusion = Literal["mean", "adaptive"]
 
@@ -62,9 +58,9 @@ class PseudoNeurons(nn.Module):
         self.register_buffer("place", place, persistent=False)
         self.register_buffer("source", source, persistent=False)
 
-    def read(self, sampled: Tensor) -> Tensor:
-        """Readings (M, N // s) from features (M, C, N) where the neurons look, shift included."""
-        return weighted(sampled[:, :, self.place], self.features)  # type: ignore[index]
+    def read(self, features: Tensor, grid: Tensor) -> Tensor:
+        """Readings (B T, N // s) from features (B, C, T, H, W); neurons look at `grid`."""
+        return read(features, grid[:, self.place], self.features)  # type: ignore[index]
 
     def forward(self, level: Tensor) -> Tensor:
         """Readings (..., N // s), refined and repeated, (..., N).
@@ -129,29 +125,11 @@ class HierarchicalReadout(GaussianReadout):
 
     def forward(self, features: Tensor, shift: Tensor | None = None) -> Tensor:
         """Drive (B, T, N) from features (B, C, T, H, W) and an optional gaze shift (B, T, 2)."""
-        clips, channels, frames = features.shape[:3]
-        maps = features.transpose(1, 2).flatten(0, 1)  # (B T, C, H, W)
-        grid = self.sampled_positions(len(maps))  # (B T, N, 2)
-        if shift is not None:
-            grid = grid + shift.reshape(-1, 1, 2)  # not clamped again, as published
-        piece = max(1, self.sampled_at_once // (channels * grid.shape[1]))
-        pairs = list(zip(maps.split(piece), grid.split(piece), strict=True))
-        if len(pairs) > 1 and torch.is_grad_enabled():
-            keep: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
-            read = [checkpoint(self._levels, m, g, **keep) for m, g in pairs]
-        else:
-            read = [self._levels(m, g) for m, g in pairs]
-        levels = [
-            torch.cat(level).unflatten(0, (clips, frames)) for level in zip(*read, strict=True)
-        ]
-        return self._fused(levels) + self.bias
-
-    def _levels(self, maps: Tensor, grid: Tensor) -> tuple[Tensor, ...]:
-        """The neurons' own readings (M, N), then those of the pseudo-neurons (M, N // s)."""
-        sampled = sampled_features(maps, grid)  # (M, C, N)
-        levels = [weighted(sampled, self.features)]
-        levels += [self._scale(name).read(sampled) for name in self.fused_scales]
-        return tuple(levels)
+        clips, _, frames = features.shape[:3]
+        grid = self.positions_of(clips * frames, shift)
+        levels = [read(features, grid, self.features)]
+        levels += [self._scale(name).read(features, grid) for name in self.fused_scales]
+        return self._fused([level.unflatten(0, (clips, frames)) for level in levels]) + self.bias
 
     def _fused(self, levels: list[Tensor]) -> Tensor:
         """(B, T, N) from the levels, (B, T, N) and (B, T, N // s)."""

@@ -1,0 +1,27 @@
+"""What benchmarks with two sides share: the allocator's settings, and a process for each side."""
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+# The C library's allocator as it comes, or told to keep freed memory instead of giving it back.
+ALLOCATORS: dict[str, dict[str, str]] = {
+    "default": {},
+    "keeping": {
+        "MALLOC_MMAP_THRESHOLD_": str(2**32),
+        "MALLOC_TRIM_THRESHOLD_": str(2**36),
+        "MALLOC_TOP_PAD_": str(2**28),
+    },
+}
+
+
+def measured(arguments: list[str], *, allocator: str) -> Any:
+    """What a new process of the running program, given `arguments`, prints as its last line."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
+    command = [sys.executable, sys.argv[0], *sys.argv[1:], *arguments]
+    done = subprocess.run(
+        command, env=environment | ALLOCATORS[allocator], stdout=subprocess.PIPE, check=True
+    )
+    return json.loads(done.stdout.splitlines()[-1])
