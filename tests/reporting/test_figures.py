@@ -128,7 +128,7 @@ def test_leaderboard_draws_the_interval_of_each_systems_mean_prediction(
         np.testing.assert_allclose(line.get_xdata(), [score - 0.02, score + 0.02])
     assert "95 % interval" in {t.get_text() for t in drawing.figure.legends[0].get_texts()}
     assert "bootstrap over animals, videos, neurons (4 degrees of freedom), 500" in drawing.caption
-    _assert_tidy(drawing.figure)
+    assert_tidy(drawing.figure)
     without = leaderboard.draw(
         board, titles=made.titles, simulated=False, intervals=intervals.assign(lower=np.nan)
     )
@@ -245,7 +245,7 @@ def test_curves_along_each_axis_have_lines_of_their_own(made: SimpleNamespace) -
     assert sizes == [6, 3, 2, 5]
     assert "alike but for it" in drawing.caption
     assert "DwiseNeuro: 6 members, 10 orders" in drawing.caption
-    _assert_tidy(drawing.figure)
+    assert_tidy(drawing.figure)
 
 
 def test_ensemble_size_without_scores_says_so(made: SimpleNamespace, tmp_path: Path) -> None:
