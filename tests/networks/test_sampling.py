@@ -1,4 +1,4 @@
-"""Reading maps at points: the CPU's way and the GPU's way give one answer, in pieces of any size."""
+"""Reading maps at points: the ways of CPU and GPU give one answer, in pieces of any size."""
 
 import pytest
 import torch

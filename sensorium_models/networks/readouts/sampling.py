@@ -63,7 +63,7 @@ class _Reading(torch.autograd.Function):
         drive = grid.new_empty(grid.shape[:2])
         products = grid.new_empty(*grid.shape[:2], 4)
         for part in _parts(len(maps)):
-            corners = _Corners(grid[part], maps.shape[1:3])
+            corners = _Corners(grid[part], (maps.shape[1], maps.shape[2]))
             products[part] = corners.products(maps[part], rows)
             drive[part] = (corners.shares() * products[part]).sum(dim=-1)
         ctx.save_for_backward(maps, grid, rows, products)
@@ -78,7 +78,7 @@ class _Reading(torch.autograd.Function):
         grid_gradient = torch.empty_like(grid) if of_grid else None
         rows_gradient = torch.zeros_like(rows) if of_weights else None
         for part in _parts(len(maps)):
-            corners = _Corners(grid[part], maps.shape[1:3])
+            corners = _Corners(grid[part], (maps.shape[1], maps.shape[2]))
             dy = drive_gradient[part]
             if grid_gradient is not None:
                 slopes = corners.slopes(products[part])
