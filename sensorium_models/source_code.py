@@ -36,6 +36,7 @@ _NEUTRAL = {
     "sensorium_models.finished_recordings",
     "sensorium_models.jobs",
     "sensorium_models.slurm",
+    "sensorium_models.training.failures",
     "sensorium_models.training.lock",
     "sensorium_models.training.process",
     "sensorium_models.training.records",

@@ -103,3 +103,10 @@ def test_another_teacher_is_another_student(tmp_path: Path) -> None:
 
     keys = fingerprints.changed_keys(students(10), students(20))
     assert keys == ["teacher.system.recipe.schedule.max_epochs"]
+
+
+def test_how_archives_are_read_decides_no_network() -> None:
+    """It shows in the stores, whose digests are compared."""
+    behind = {name for name, _ in source_code.closure("sensorium_models.training.loop")}
+    assert "sensorium_models.recordings.store" in behind
+    assert not behind & {"sensorium_models.recordings.archives", "sensorium_models.training.lock"}

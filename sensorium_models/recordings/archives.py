@@ -15,6 +15,7 @@ from typing import IO, Self
 
 import numpy as np
 
+from sensorium_models.recordings import MODALITIES
 from sensorium_models.recordings.archive_sources import (
     COPY_AGAIN,
     WRITE_AGAIN,
@@ -25,7 +26,6 @@ from sensorium_models.recordings.archive_sources import (
     read_header,
 )
 
-MODALITIES = ("video", "responses", "behavior", "pupil_center")
 REQUIRED_MODALITIES = ("video", "responses")
 PUBLISHED_STATISTICS = ("mean", "std", "min", "max")
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 import h5py
 import numpy as np
 
-from sensorium_models.recordings.archives import MODALITIES
+from sensorium_models.recordings import MODALITIES
 from sensorium_models.recordings.extents import StoreError, extent_of
 from sensorium_models.recordings.statistics import Statistics
 
