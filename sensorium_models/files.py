@@ -27,9 +27,7 @@ def replacing(path: Path) -> Iterator[Path]:
         OSError: the folder cannot be written or the disk is full; `path` is untouched then.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    remove_abandoned(path)
-    temporary = path.with_name(f".{path.stem}.{_HOST}.{os.getpid()}.part{path.suffix}")
+    temporary = _temporary(path)
     try:
         yield temporary
         descriptor = os.open(temporary, os.O_RDWR)
@@ -42,6 +40,25 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def scratch(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` whose file never gets that name: it is removed after.
+
+    What a killed process of this machine left of an earlier attempt is removed first.
+    """
+    temporary = _temporary(Path(path))
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(path)
+    return path.with_name(f".{path.stem}.{_HOST}.{os.getpid()}.part{path.suffix}")
 
 
 def remove_abandoned(path: Path) -> None:

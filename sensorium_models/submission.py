@@ -133,6 +133,7 @@ def write_upload(
     Raises:
         SubmissionError: a trial is missing or of another length, a rate is negative, the unit is
             not the server's, or the zip file is larger than the server takes.
+        OSError: the disk has no room for it.
     """
     with ExitStack() as stack:
         source = stack.enter_context(Predictions(predictions))
@@ -141,11 +142,12 @@ def write_upload(
                 f"{predictions} is in unit {source.attributes.score_unit}, but the server takes "
                 f"{SERVER_UNIT}. Set score_unit: {SERVER_UNIT} and predict again."
             )
+        output.parent.mkdir(parents=True, exist_ok=True)
+        files.check_room(output, _largest_bytes(animals, list(UPLOADS[upload])))
         temporary = stack.enter_context(files.replacing(output))
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=output.parent)))
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
             for tier, name in UPLOADS[upload].items():
-                table = folder / name
+                table = stack.enter_context(files.scratch(output.with_name(name)))
                 _write_tier(table, tier, source, animals)
                 # A fixed date: the same predictions make the same file.
                 entry = zipfile.ZipInfo(name, date_time=(2023, 1, 1, 0, 0, 0))
@@ -160,6 +162,15 @@ def write_upload(
                 f"{output} would be {size / 1e9:.2f} GB, but the server takes at most "
                 f"{UPLOAD_LIMIT_BYTES / 1e9:.0f} GB. Leave out animals that are not scored."
             )
+
+
+def _largest_bytes(animals: Mapping[str, ExpectedAnimal], tiers: Sequence[str]) -> int:
+    """Of an upload and one of its tables, were two-byte numbers not to shrink at all."""
+    tables = [
+        sum(len(known.neuron_ids) * sum(known.trials[tier].values()) for known in animals.values())
+        for tier in tiers
+    ]
+    return 2 * (sum(tables) + max(tables, default=0))
 
 
 def problems_of(path: Path, animals: Mapping[str, ExpectedAnimal]) -> list[str]:

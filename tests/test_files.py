@@ -1,10 +1,12 @@
 """Atomic writing: the old file, the new file, or none; never half of one."""
 
 import errno
+import os
 import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -70,3 +72,17 @@ def test_a_disk_without_room_is_named_before_writing(tmp_path: Path) -> None:
         files.check_room(tmp_path / "new" / "file.h5", 2 * free)
     assert full.value.errno == errno.ENOSPC
     assert not (tmp_path / "new").exists()
+
+
+def test_a_scratch_file_goes_in_any_case(tmp_path: Path) -> None:
+    with files.scratch(tmp_path / "new" / "table.parquet") as temporary:
+        temporary.write_text("rows")
+        assert temporary.suffix == ".parquet"
+        # A killed process leaves it, and the next one removes it.
+        abandoned = temporary.with_name(temporary.name.replace(str(os.getpid()), "999999999"))
+        abandoned.write_text("rows")
+    assert list((tmp_path / "new").iterdir()) == [abandoned]
+    with suppress(KeyError), files.scratch(tmp_path / "new" / "table.parquet") as temporary:
+        temporary.write_text("rows")
+        raise KeyError
+    assert not list((tmp_path / "new").iterdir())

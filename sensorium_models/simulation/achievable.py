@@ -4,7 +4,6 @@ The true rates are written as if a member had predicted them and scored like eve
 the same frames and in the same unit, so the two are comparable by construction.
 """
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,8 +46,9 @@ def achievable_scores(
         "cap_frames": cap_frames,
         "drop_last_frames": drop_last_frames,
     }
-    with tempfile.TemporaryDirectory(dir=output.parent) as folder:
-        predictions = Path(folder) / "truth.h5"
+    # One name, so that what a killed process leaves is written over by the next.
+    predictions = output.with_name(f".{output.stem}.h5")
+    try:
         with PredictionWriter(
             predictions,
             protocol=protocol,
@@ -73,4 +73,6 @@ def achievable_scores(
                         )
         with open_responses(recordings, unit) as responses:
             moments = score_member(predictions=predictions, responses=responses)
+    finally:
+        predictions.unlink(missing_ok=True)
     write_scores(output, member_scores(moments))
