@@ -49,6 +49,7 @@ INTERVALS = f"{RESULTS}/{{protocol}}/intervals.parquet"
 COMPARISONS = f"{RESULTS}/{{protocol}}/comparisons.parquet"
 SCORES = f"{RESULTS}/{{protocol}}/scores/{{system}}.parquet"
 SCORES_IN_UNIT = f"{RESULTS}/{{protocol}}/scores/{{system}}.{{unit}}.parquet"
+SERVED = f"{RESULTS}/{{protocol}}/served/{{system}}.parquet"
 SUBMISSION = f"{RESULTS}/{{protocol}}/submissions/{{system}}/{{upload}}.zip"
 FIGURE = f"{RESULTS}/report/figures/{{figure}}"
 TABLE = f"{RESULTS}/report/tables/{{table}}"
@@ -295,11 +296,49 @@ ALL_SCORES = ensemble_files(SCORES) + [
     for system in ranked(protocol)
     for unit in STUDY.further_units(protocol)
 ]
+
+
+def uploads_of_system(wildcards):
+    return expand(
+        SUBMISSION,
+        protocol=wildcards.protocol,
+        system=wildcards.system,
+        upload=uploads_of(STUDY.protocol(wildcards.protocol).tiers),
+    )
+
+
+def uploads_of_protocol(wildcards):
+    return [
+        path
+        for path in SUBMISSIONS
+        if path.startswith(f"{RESULTS}/{wildcards.protocol}/")
+    ]
+
+
+def served_of(wildcards):
+    """The emulated server's scores, which only simulated recordings have."""
+    if not all_simulated(wildcards.protocol):
+        return []
+    return expand(
+        SERVED, protocol=wildcards.protocol, system=ranked(wildcards.protocol)
+    )
+
+
+def all_simulated(protocol):
+    animals = STUDY.predicted_animals(protocol)
+    return all(STUDY.recording(a).source.kind == "simulated" for a in animals)
+
+
 # A server that scores exists for animals whose test responses are withheld.
-SUBMISSIONS = [
-    SUBMISSION.format(protocol=protocol, system=system, upload=upload)
+SUBMITTED = [
+    protocol
     for protocol in PROTOCOLS
     if STUDY.protocol(protocol).animals == "withheld"
+    and uploads_of(STUDY.protocol(protocol).tiers)
+]
+SUBMISSIONS = [
+    SUBMISSION.format(protocol=protocol, system=system, upload=upload)
+    for protocol in SUBMITTED
     for system in ranked(protocol)
     for upload in uploads_of(STUDY.protocol(protocol).tiers)
 ]
@@ -373,10 +412,7 @@ def protocol_moments(wildcards):
 
 def achievable_of(wildcards):
     """Best possible scores, which only simulated recordings tell."""
-    animals = STUDY.predicted_animals(wildcards.protocol)
-    known = all(
-        STUDY.recording(animal).source.kind == "simulated" for animal in animals
-    )
+    known = all_simulated(wildcards.protocol)
     return expand(ACHIEVABLE, protocol=wildcards.protocol) if known else []
 
 

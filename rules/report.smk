@@ -23,6 +23,7 @@ TABLES = [
     *expand("seed_stability_{protocol}", protocol=PROTOCOLS),
     *expand("training_cost_{training_set}", training_set=TRAINING_SETS),
     *expand("leakage_{protocol}", protocol=PROTOCOLS),
+    *expand("submissions_{protocol}", protocol=SUBMITTED),
     "shared_videos",
     "reproduction",
     *expand("lineage_{training_set}", training_set=LEARNED_SETS),
@@ -170,6 +171,36 @@ rule tabulate_scores:
         published_as=PUBLISHED_AS,
     script:
         "../workflow_scripts/tabulate_scores.py"
+
+
+rule tabulate_submissions:
+    input:
+        uploads=uploads_of_protocol,
+        served=served_of,
+    output:
+        submissions=multiext(
+            TABLE.format(table="submissions_{protocol}"),
+            ".csv",
+            ".md",
+            ".tex",
+            ".json",
+        ),
+    log:
+        f"{LOGS}/report/submissions_{{protocol}}.log",
+    benchmark:
+        f"{BENCHMARKS}/report/submissions_{{protocol}}.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        fingerprint=REPORTING,
+        titles=RANKED_TITLES,
+        published_as=PUBLISHED_AS,
+    script:
+        "../workflow_scripts/tabulate_submissions.py"
 
 
 rule tabulate_training_cost:

@@ -158,6 +158,13 @@ def submission(study: Study, protocol: str) -> str:
     return digest(_scored(study, protocol) | {"folders": folders, "sources": sources})
 
 
+def emulated_server(study: Study, protocol: str) -> str:
+    """What decides the emulated server's scores of an upload."""
+    folders = {a: study.recording(a).folder for a in study.predicted_animals(protocol)}
+    sources = source_digest(script="emulate_server")
+    return digest(_scored(study, protocol) | {"folders": folders, "sources": sources})
+
+
 def achievable(study: Study, protocol: str) -> str:
     """What decides the scores of the true rates."""
     return digest(_scored(study, protocol) | {"sources": source_digest(script="achievable")})

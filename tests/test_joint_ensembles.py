@@ -43,7 +43,11 @@ def test_an_entry_counts_as_one_whatever_its_members() -> None:
         {"members": members[:2], "weights": dict(zip(members[:2], (3, 1), strict=True))}
     )
     assert weighted.settings.ensembles["joint"].given_weights() == [0.75, 0.25]
-    fitted = {"members": members[:2], "weights": "fitted", "protocols": ["competition"]}
+    fitted = {
+        "members": ["factorized_baseline", "gru_baseline", "dynamic_v1fm", "linear_nonlinear"],
+        "weights": "fitted",
+        "protocols": ["competition"],
+    }
     assert study_with(fitted).settings.ensembles["joint"].given_weights() is None
 
 
@@ -60,10 +64,18 @@ def test_an_entry_counts_as_one_whatever_its_members() -> None:
         ({"members": ["viv1t"], "weights": {"viv1t": 0}}, r"weights: .* one must be above 0"),
         ({"members": ["viv1t"], "weights": "best"}, r"ensembles\.joint\.weights"),
         ({"members": ["viv1t"], "protocols": ["closed"]}, r"protocols: closed is unknown"),
-        ({"members": ["viv1t"], "weights": "fitted"}, r"protocol open predicts no tier on which"),
+        ({"members": ["gru_baseline"], "weights": "fitted"}, r"open predicts no tier on which"),
         (
             {"members": ["viv1t", "dwiseneuro"], "weights": "fitted", "protocols": ["competition"]},
-            r"under protocol competition dwiseneuro trains on tier oracle of F; give weights",
+            r"protocol competition viv1t trains on tier live_test_main of A; give weights",
+        ),
+        (
+            {
+                "members": ["gru_baseline", "dwiseneuro"],
+                "weights": "fitted",
+                "protocols": ["competition"],
+            },
+            r"protocol competition dwiseneuro trains on tier oracle of F; give weights",
         ),
     ],
     ids=lambda value: str(value)[:60],

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sensorium_models.reporting import tables
 from sensorium_models.reporting.cost_table import training_cost_table
 from sensorium_models.reporting.score_tables import leaderboard_table, members_table
+from sensorium_models.reporting.submissions import submissions_table
 from sensorium_models.reporting.tables import Column, Table
 
 
@@ -114,6 +115,65 @@ def test_other_units_stand_in_columns_of_their_own(made: SimpleNamespace) -> Non
     found = table.frame.set_index(keys)["single_trial_correlation_per_neuron_train"]
     pd.testing.assert_series_equal(found.sort_index(), expected.sort_index(), check_names=False)
     assert "In unit per_neuron_train" in {column.group for column in table.columns}
+
+
+def _uploads(folder: Path, systems: list[str]) -> dict[str, list[Path]]:
+    uploads: dict[str, list[Path]] = {}
+    for system in systems:
+        for name in ("main", "bonus_final"):
+            path = folder / system / f"{name}.zip"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(bytes(1_500_000))
+            uploads.setdefault(system, []).append(path)
+    return uploads
+
+
+def test_files_to_upload_are_listed_with_the_emulated_servers_scores(
+    made: SimpleNamespace, tmp_path: Path
+) -> None:
+    served = made.board({"viv1t": 1, "gru_baseline": 1}, protocol="competition")
+    table = submissions_table(
+        _uploads(tmp_path, ["gru_baseline", "viv1t"]),
+        protocol="competition",
+        served=served,
+        titles=made.titles,
+        simulated=True,
+    )
+    frame = table.frame
+    assert frame["tier"].drop_duplicates().tolist() == [
+        "final_test_main",
+        "final_test_bonus",
+        "live_test_main",
+    ]
+    best = frame[frame["tier"] == "final_test_main"]
+    assert best["system"].tolist() == ["viv1t", "gru_baseline"]
+    expected = served.query("tier == 'final_test_main' and system == 'viv1t'")
+    key = "single_trial_correlation"
+    assert best.iloc[0][key] == expected[key].iloc[0]
+    assert (best.iloc[0]["file"], best.iloc[0]["size"]) == ("viv1t/main.zip", "1.5 MB")
+    assert best[f"published_{key}"].tolist() == [0.243, 0.106]
+    assert frame.query("tier == 'live_test_main'")[f"published_{key}"].isna().all()
+    groups = {column.key: column.group for column in table.columns}
+    assert groups[key] == "Emulated server"
+    assert "SIMULATED" in table.caption
+    assert "not the competition's" in table.caption
+
+
+def test_files_to_upload_have_no_score_where_only_the_server_knows(
+    made: SimpleNamespace, tmp_path: Path
+) -> None:
+    table = submissions_table(
+        _uploads(tmp_path, ["viv1t"]),
+        protocol="competition",
+        served=None,
+        titles=made.titles,
+        simulated=False,
+    )
+    assert not [column for column in table.columns if column.group == "Emulated server"]
+    assert table.frame["single_trial_correlation"].isna().all()
+    assert "Only the competition's server can score them" in table.caption
+    assert "mulated" not in table.caption
+    tables.record(table)
 
 
 def test_published_values_stand_in_columns_of_their_own(made: SimpleNamespace) -> None:

@@ -1,18 +1,24 @@
 """Recordings from elsewhere: read in place at native rates; and predictions that go elsewhere."""
 
+import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
 from sensorium_models.configuration import REPOSITORY
+from sensorium_models.predictions import Predictions
+from sensorium_models.recordings.normalisation import score_precision
+from sensorium_models.recordings.store import Recording
 from sensorium_models.simulation.native import write_native_recording
 from sensorium_models.simulation.settings import SimulationSettings
+from sensorium_models.simulation.truth import Truth, truth_path
 from tests.workflow.conftest import Lab, make_lab
 
 pytestmark = pytest.mark.workflow
@@ -64,7 +70,9 @@ def test_a_recording_at_native_rates_is_read_in_place_and_scored(tmp_path: Path)
 
 
 def test_submissions_are_as_the_server_expects_them(lab: Lab) -> None:
-    run = lab.snakemake("submissions", config=("protocols=[competition]", "systems=[linear_tiny]"))
+    table = "results/report/tables/submissions_competition.csv"
+    config = ("protocols=[competition]", "systems=[linear_tiny]")
+    run = lab.snakemake("submissions", "scores", table, config=config)
     uploads = sorted((lab.results / "competition/submissions/linear_tiny").glob("*.zip"))
     assert run.jobs["submit"] == len(uploads) == 3
     study = lab.folder / "tiny.yaml"
@@ -79,3 +87,28 @@ def test_submissions_are_as_the_server_expects_them(lab: Lab) -> None:
         )
         assert checked.returncode == 0, checked.stdout + checked.stderr
         assert "as the server expects it" in checked.stdout
+
+    # The emulated server scores the upload with the responses that the archive does not hold.
+    board = pd.read_csv(lab.folder / table).set_index("tier")
+    row = board.loc["final_test_main"]
+    assert (row["file"], row["scored_by"]) == ("linear_tiny/main.zip", "emulated server")
+    folder = lab.results / "competition"
+    archive = json.loads((lab.results / "receipts/tinyF.json").read_text())["archive"]
+    with (
+        Predictions(folder / "ensembles/linear_tiny/predictions.h5") as predicted,
+        Recording(lab.results / "recordings/tinyF.h5") as recording,
+        Truth(truth_path(lab.folder / archive)) as truth,
+    ):
+        precision = score_precision("per_frame_published", recording)
+        trials = recording.trials_of(["final_test_main"])
+        prediction = np.concatenate([predicted.read("tinyF", int(t)) for t in trials])
+        response = [truth.responses(int(t))[50:299] * precision[50:299] for t in trials]
+    assert not recording.trials.first_response_frame[trials].max() >= 0
+    expected = [
+        np.corrcoef(p, r)[0, 1]
+        for p, r in zip(prediction.T, np.concatenate(response).T, strict=True)
+    ]
+    # The released correlation adds 1e-8 to deviations of about one.
+    assert row["single_trial_correlation"] == pytest.approx(np.mean(expected), abs=1e-6)
+    scores = pd.read_parquet(folder / "scores")
+    assert set(scores.loc[scores["neuron_id"].notna(), "tier"]) <= {"oracle"}

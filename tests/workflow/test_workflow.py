@@ -106,6 +106,7 @@ def test_everything_is_made_and_then_nothing_is_to_do(lab: Lab) -> None:
 
 def test_withheld_tiers_and_trained_videos_are_not_scored(lab: Lab) -> None:
     scores = pd.read_parquet(lab.results / "open" / "scores")
+    assert scores[["protocol", "score_unit", "frame_convention"]].notna().all(axis=None)
     assert set(scores["animal"].dropna()) == {"tinyA", "tinyB"}
     assert set(scores["protocol"]) == {"open"}
     assert set(scores["score_unit"]) == {"per_frame_published", "per_neuron_train"}
@@ -122,6 +123,21 @@ def test_withheld_tiers_and_trained_videos_are_not_scored(lab: Lab) -> None:
     # 300-frame movies are scored on frames 50..298: 249 frames for each of two repeats.
     movie = scored[(scored["tier"] == "live_test_main")].iloc[0]
     assert movie["frames"] == 2 * 249
+
+
+def test_three_lines_of_the_readme_rank_the_systems(
+    lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    block = next(block for block in blocks if "open/scores" in block)
+    exec(block.replace("results/demo", str(lab.results)))
+    printed = capsys.readouterr().out
+    places = [printed.index(system) for system in ("factorized_tiny", "linear_tiny")]
+    board = pd.read_csv(lab.results / "report/tables/leaderboard_open.csv")
+    board = board[(board["tier"] == "final_test_main") & (board["members"] != 2)]
+    scores = board.set_index("system")["single_trial_correlation"]
+    # The best comes last.
+    assert (places[0] < places[1]) == (scores["factorized_tiny"] < scores["linear_tiny"])
 
 
 def test_a_stage_can_be_made_again_alone(lab: Lab) -> None:
