@@ -1,0 +1,44 @@
+"""The whole study through the SLURM profile, with one job killed on the way."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.slurm.cluster import Cluster
+from tests.slurm.lab import make_slurm_lab
+
+pytestmark = pytest.mark.workflow
+
+STEPS, FRAMES_PER_STEP = 12, 80
+
+
+def test_everything_is_made_through_the_profile_in_spite_of_a_kill(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    two = ("members={watched: {seed: [1, 2]}}",)
+    lab = make_slurm_lab(tmp_path / "lab", cluster, config=two)
+    lab.hold("watched-seed1", 7)
+    lab.start("all")
+    cluster.run("scancel", lab.held("watched-seed1").job)
+    lab.finish()
+
+    # The same study trained and scored by this machine alone.
+    alone = lab.copy(tmp_path / "alone", None, trained=False)
+    alone.finish("scores")
+    assert lab.outcome() == alone.outcome()
+    # Told to end, the training wrote its checkpoint first: at most the step in hand is repeated.
+    jobs = {member: lab.steps(f"watched-{member}") for member in ("seed1", "seed2")}
+    assert len({step.job for step in jobs["seed1"]}) == 2
+    assert STEPS <= len(jobs["seed1"]) <= STEPS + 1
+    assert len(jobs["seed2"]) == STEPS
+    assert {step.frames for steps in jobs.values() for step in steps} == {FRAMES_PER_STEP}
+    assert {step.gpus for steps in jobs.values() for step in steps} <= {"0", "1"}
+
+    page = (lab.results / "report.html").read_text()
+    assert "Watched" in page
+    submitted = re.findall(r"rule_(\w+)/", lab.said)
+    # What takes a second is done where Snakemake runs.
+    assert "train" in submitted
+    assert not {"split", "tabulate_scores", "page"} & set(submitted)
+    assert not cluster.jobs()
