@@ -1,5 +1,7 @@
 """Write the tables of where members and recordings come from."""
 
+from pathlib import Path
+
 from sensorium_models.finished import by_system, read_record
 from sensorium_models.jobs import job
 from sensorium_models.recordings.store import digests
