@@ -5,13 +5,28 @@ import json
 import os
 import shutil
 import socket
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 # Machines share a file system, but a process number means something on its own machine only.
 _HOST = socket.gethostname().replace("/", "_")
+
+
+class Closing(ABC):
+    """What is open until `close`, or to the end of a `with` block."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of what is open."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
 @contextmanager

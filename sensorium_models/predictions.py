@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 
 from sensorium_models import files
+from sensorium_models.files import Closing
 
 SCHEMA_VERSION = 1
 CHUNK_NEURONS = 1024  # x ~250 frames x 2 bytes = half a megabyte, good for trials and for columns
@@ -208,7 +209,7 @@ class PredictionWriter:
         self._trials[animal] = []
 
 
-class Predictions:
+class Predictions(Closing):
     """Read-only handle on a prediction file; opens instantly, a context manager.
 
     Raises:
@@ -267,12 +268,6 @@ class Predictions:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _known(self, animal: str) -> dict[int, slice]:
         if animal not in self._rows:

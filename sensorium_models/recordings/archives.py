@@ -10,11 +10,11 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self
+from typing import IO
 
 import numpy as np
 
+from sensorium_models.files import Closing
 from sensorium_models.recordings import MODALITIES
 from sensorium_models.recordings.archive_sources import (
     COPY_AGAIN,
@@ -40,7 +40,7 @@ _NEURON_IDS = "meta/neurons/unit_ids.npy"
 _COORDINATES = "meta/neurons/cell_motor_coordinates.npy"
 
 
-class Archive:
+class Archive(Closing):
     """One animal's released recording: a zip file or the same folder unpacked. Read-only.
 
     `folder` is the recording's folder name, `tiers` (trials,) its tiers, `modalities` those of
@@ -143,17 +143,6 @@ class Archive:
 
     def close(self) -> None:
         self._source.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # What the archive says about itself, in the order in which it is opened.
 

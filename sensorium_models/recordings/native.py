@@ -9,11 +9,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
+from sensorium_models.files import Closing
 from sensorium_models.progress import tell, track
 from sensorium_models.recordings.archive_sources import (
     COPY_AGAIN,
@@ -65,7 +64,7 @@ class Resampling:
     clock_offsets_seconds: Mapping[str, float] = field(default_factory=dict)
 
 
-class NativeRecording:
+class NativeRecording(Closing):
     """One animal's recording at native rates; offers what `archives.Archive` offers.
 
     A trial is an entry of the screen that shows a video or an image, in the order of time. One in
@@ -229,17 +228,6 @@ class NativeRecording:
 
     def close(self) -> None:
         """Nothing stays open between reads of a folder."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # Resampling.
 

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import h5py
 import numpy as np
 
+from sensorium_models.files import Closing
 from sensorium_models.recordings import MODALITIES
 from sensorium_models.recordings.extents import StoreError, extent_of
 from sensorium_models.recordings.statistics import Statistics
@@ -46,7 +46,7 @@ class Trials:
         return len(self.frames)
 
 
-class Recording:
+class Recording(Closing):
     """Read-only handle on one store. Opens instantly, without locking (network file systems), holds
     no data, and can be pickled or used after a fork: it opens the file anew there.
 
@@ -216,17 +216,6 @@ class Recording:
         if self._descriptor is not None:
             os.close(self._descriptor)
         self._handle = self._descriptor = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path}

@@ -8,10 +8,11 @@ by the emulated server and by tests, never by a model.
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import h5py
 import numpy as np
+
+from sensorium_models.files import Closing
 
 SCHEMA_VERSION = 1
 # As the official code: added to the standard deviations, so that a constant correlates with 0.
@@ -27,7 +28,7 @@ class TruthError(ValueError):
     """What was asked of a truth file is not in it, or it is none."""
 
 
-class Truth:
+class Truth(Closing):
     """Read-only handle on a truth file; a context manager.
 
     Attributes:
@@ -106,17 +107,6 @@ class Truth:
     def close(self) -> None:
         self._file.close()
 
-    def __enter__(self) -> "Truth":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def _trace(self, group: str, trial: int) -> np.ndarray:
         if str(trial) not in self._file[group]:
             raise TruthError(f"{self.path} has no trial {trial}; it has {len(self.tier)} trials.")
@@ -124,7 +114,7 @@ class Truth:
         return trace
 
 
-class TruthWriter:
+class TruthWriter(Closing):
     """Fills a new truth file; use it as a context manager.
 
     Args:
@@ -171,15 +161,7 @@ class TruthWriter:
         if withheld_response is not None:
             self._file[f"responses/{trial}"] = withheld_response
 
-    def __enter__(self) -> "TruthWriter":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._file.close()
 
 
