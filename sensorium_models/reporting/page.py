@@ -15,6 +15,8 @@ from sensorium_models import files
 from sensorium_models.reporting import published, style
 from sensorium_models.reporting.tables import TableRecord, read_record
 
+# A table with more rows scrolls in a window of its own on a screen; on paper it is whole.
+LONG_TABLE_ROWS = 24
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
 
@@ -202,6 +204,7 @@ def render(
         notes=notes,
         simulated_label=style.SIMULATED_LABEL,
         published_note=published.NOTE,
+        long_table=LONG_TABLE_ROWS,
         neurons=sum(summary.animals.values()),
         members=sum(len(system.members) for system in summary.systems.values()),
     )
