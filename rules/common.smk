@@ -422,6 +422,22 @@ def ensembles_with_sizes(wildcards):
     )
 
 
+def table_files(table, category, title):
+    """The forms of a table; the CSV stands in Snakemake's own report, captioned by its family."""
+    wildcards = [part.rstrip("}") for part in table.split("{")[1:]]
+    family = table.split("_{")[0]
+    csv = report(
+        TABLE.format(table=f"{table}.csv"),
+        caption=f"captions/table_{family}.rst",
+        category=category,
+        labels={
+            "table": title,
+            **{name.replace("_", " "): f"{{{name}}}" for name in wildcards},
+        },
+    )
+    return [csv, *multiext(TABLE.format(table=table), ".md", ".tex", ".json")]
+
+
 def member_files(trainings, name):
     return [
         f"{MEMBER.format(training_set=training_set, system=system, member=member)}/{name}"

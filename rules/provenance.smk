@@ -6,13 +6,7 @@ rule tabulate_lineage:
         weights=weights_of,
         recordings=recordings_of(STUDY.settings.animals),
     output:
-        lineage=multiext(
-            TABLE.format(table="lineage_{training_set}"),
-            ".csv",
-            ".md",
-            ".tex",
-            ".json",
-        ),
+        lineage=table_files("lineage_{training_set}", "Lineage", "Members"),
     log:
         f"{LOGS}/report/lineage_{{training_set}}.log",
     benchmark:
@@ -35,9 +29,7 @@ rule tabulate_receipts:
     input:
         recordings=recordings_of(STUDY.settings.animals),
     output:
-        receipts=multiext(
-            TABLE.format(table="receipts"), ".csv", ".md", ".tex", ".json"
-        ),
+        receipts=table_files("receipts", "Lineage", "Recordings"),
     log:
         f"{LOGS}/report/receipts.log",
     benchmark:
@@ -60,9 +52,7 @@ rule tabulate_reproduction:
         scores=expand(SCORES, protocol=PROTOCOLS, system=SYSTEMS),
         records=all_members,
     output:
-        ledger=multiext(
-            TABLE.format(table="reproduction"), ".csv", ".md", ".tex", ".json"
-        ),
+        ledger=table_files("reproduction", "Reproduction", "Ledger"),
     log:
         f"{LOGS}/report/reproduction.log",
     benchmark:

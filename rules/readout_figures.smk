@@ -7,7 +7,12 @@ rule draw_readout_positions:
         recordings=recordings_of(STUDY.settings.animals),
     output:
         pdf=FIGURE.format(figure="readout_positions_{training_set}.pdf"),
-        png=FIGURE.format(figure="readout_positions_{training_set}.png"),
+        png=report(
+            FIGURE.format(figure="readout_positions_{training_set}.png"),
+            caption="captions/readout_positions.rst",
+            category="Readouts",
+            labels={"figure": "Positions", "training set": "{training_set}"},
+        ),
         caption=FIGURE.format(figure="readout_positions_{training_set}.json"),
     log:
         f"{LOGS}/report/readout_positions_{{training_set}}.log",
@@ -32,7 +37,12 @@ rule draw_retinotopy:
         recordings=recordings_of(STUDY.settings.animals),
     output:
         pdf=FIGURE.format(figure="retinotopy_{training_set}.pdf"),
-        png=FIGURE.format(figure="retinotopy_{training_set}.png"),
+        png=report(
+            FIGURE.format(figure="retinotopy_{training_set}.png"),
+            caption="captions/retinotopy.rst",
+            category="Readouts",
+            labels={"figure": "Retinotopy", "training set": "{training_set}"},
+        ),
         caption=FIGURE.format(figure="retinotopy_{training_set}.json"),
     log:
         f"{LOGS}/report/retinotopy_{{training_set}}.log",

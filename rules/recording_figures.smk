@@ -6,7 +6,12 @@ rule draw_example_trial:
         recording=RECORDING.format(animal=STUDY.settings.animals[0]),
     output:
         pdf=FIGURE.format(figure="example_trial.pdf"),
-        png=FIGURE.format(figure="example_trial.png"),
+        png=report(
+            FIGURE.format(figure="example_trial.png"),
+            caption="captions/example_trial.rst",
+            category="Recordings",
+            labels={"figure": "One trial"},
+        ),
         caption=FIGURE.format(figure="example_trial.json"),
     log:
         f"{LOGS}/report/example_trial.log",
@@ -29,7 +34,12 @@ rule draw_stimuli:
         recordings=recordings_of(STUDY.settings.animals),
     output:
         pdf=FIGURE.format(figure="stimuli.pdf"),
-        png=FIGURE.format(figure="stimuli.png"),
+        png=report(
+            FIGURE.format(figure="stimuli.png"),
+            caption="captions/stimuli.rst",
+            category="Recordings",
+            labels={"figure": "Stimuli"},
+        ),
         caption=FIGURE.format(figure="stimuli.json"),
     log:
         f"{LOGS}/report/stimuli.log",
@@ -52,7 +62,12 @@ rule draw_composition:
         recordings=recordings_of(STUDY.settings.animals),
     output:
         pdf=FIGURE.format(figure="composition.pdf"),
-        png=FIGURE.format(figure="composition.png"),
+        png=report(
+            FIGURE.format(figure="composition.png"),
+            caption="captions/composition.rst",
+            category="Recordings",
+            labels={"figure": "Composition"},
+        ),
         caption=FIGURE.format(figure="composition.json"),
     log:
         f"{LOGS}/report/composition.log",

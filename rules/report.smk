@@ -39,7 +39,12 @@ rule draw_leaderboard:
         achievable=achievable_of,
     output:
         pdf=FIGURE.format(figure="leaderboard_{protocol}.pdf"),
-        png=FIGURE.format(figure="leaderboard_{protocol}.png"),
+        png=report(
+            FIGURE.format(figure="leaderboard_{protocol}.png"),
+            caption="captions/leaderboard.rst",
+            category="Scores",
+            labels={"figure": "Leaderboard", "protocol": "{protocol}"},
+        ),
         caption=FIGURE.format(figure="leaderboard_{protocol}.json"),
     log:
         f"{LOGS}/report/leaderboard_{{protocol}}.log",
@@ -64,7 +69,12 @@ rule draw_ensemble_size:
         moments=ensembles_with_sizes,
     output:
         pdf=FIGURE.format(figure="ensemble_size_{protocol}.pdf"),
-        png=FIGURE.format(figure="ensemble_size_{protocol}.png"),
+        png=report(
+            FIGURE.format(figure="ensemble_size_{protocol}.png"),
+            caption="captions/ensemble_size.rst",
+            category="Scores",
+            labels={"figure": "Ensemble size", "protocol": "{protocol}"},
+        ),
         caption=FIGURE.format(figure="ensemble_size_{protocol}.json"),
     log:
         f"{LOGS}/report/ensemble_size_{{protocol}}.log",
@@ -94,7 +104,12 @@ rule draw_traces:
         learned=protocol_learned,
     output:
         pdf=FIGURE.format(figure="traces_{protocol}.pdf"),
-        png=FIGURE.format(figure="traces_{protocol}.png"),
+        png=report(
+            FIGURE.format(figure="traces_{protocol}.png"),
+            caption="captions/traces.rst",
+            category="Scores",
+            labels={"figure": "Traces", "protocol": "{protocol}"},
+        ),
         caption=FIGURE.format(figure="traces_{protocol}.json"),
     log:
         f"{LOGS}/report/traces_{{protocol}}.log",
@@ -118,7 +133,12 @@ rule draw_training_curves:
         histories=histories_of,
     output:
         pdf=FIGURE.format(figure="training_curves_{training_set}.pdf"),
-        png=FIGURE.format(figure="training_curves_{training_set}.png"),
+        png=report(
+            FIGURE.format(figure="training_curves_{training_set}.png"),
+            caption="captions/training_curves.rst",
+            category="Training",
+            labels={"figure": "Curves", "training set": "{training_set}"},
+        ),
         caption=FIGURE.format(figure="training_curves_{training_set}.json"),
     log:
         f"{LOGS}/report/training_curves_{{training_set}}.log",
@@ -145,16 +165,8 @@ rule tabulate_scores:
         further=further_scores,
         records=protocol_records,
     output:
-        leaderboard=multiext(
-            TABLE.format(table="leaderboard_{protocol}"),
-            ".csv",
-            ".md",
-            ".tex",
-            ".json",
-        ),
-        members=multiext(
-            TABLE.format(table="members_{protocol}"), ".csv", ".md", ".tex", ".json"
-        ),
+        leaderboard=table_files("leaderboard_{protocol}", "Scores", "Leaderboard"),
+        members=table_files("members_{protocol}", "Scores", "Members"),
     log:
         f"{LOGS}/report/scores_{{protocol}}.log",
     benchmark:
@@ -208,13 +220,7 @@ rule tabulate_training_cost:
         records=records_of,
         histories=histories_of,
     output:
-        cost=multiext(
-            TABLE.format(table="training_cost_{training_set}"),
-            ".csv",
-            ".md",
-            ".tex",
-            ".json",
-        ),
+        cost=table_files("training_cost_{training_set}", "Training", "Cost"),
     log:
         f"{LOGS}/report/training_cost_{{training_set}}.log",
     benchmark:
@@ -238,7 +244,12 @@ rule draw_quality:
         recording=RECORDING,
     output:
         pdf=FIGURE.format(figure="quality_{animal}.pdf"),
-        png=FIGURE.format(figure="quality_{animal}.png"),
+        png=report(
+            FIGURE.format(figure="quality_{animal}.png"),
+            caption="captions/quality.rst",
+            category="Recordings",
+            labels={"figure": "Quality sheet", "animal": "{animal}"},
+        ),
         caption=FIGURE.format(figure="quality_{animal}.json"),
     log:
         f"{LOGS}/report/quality_{{animal}}.log",
@@ -260,9 +271,7 @@ rule tabulate_shared_videos:
     input:
         videos=VIDEOS,
     output:
-        shared=multiext(
-            TABLE.format(table="shared_videos"), ".csv", ".md", ".tex", ".json"
-        ),
+        shared=table_files("shared_videos", "Leakage", "Shared videos"),
     log:
         f"{LOGS}/report/shared_videos.log",
     benchmark:
@@ -285,9 +294,7 @@ rule tabulate_leakage:
         splits=protocol_splits,
         learned=learned_otherwise,
     output:
-        leakage=multiext(
-            TABLE.format(table="leakage_{protocol}"), ".csv", ".md", ".tex", ".json"
-        ),
+        leakage=table_files("leakage_{protocol}", "Leakage", "Left out"),
     log:
         f"{LOGS}/report/leakage_{{protocol}}.log",
     benchmark:
@@ -313,7 +320,12 @@ rule page:
         tables=expand(TABLE, table=[f"{name}.json" for name in TABLES]),
         records=all_members,
     output:
-        page=f"{RESULTS}/report.html",
+        page=report(
+            f"{RESULTS}/report.html",
+            caption="captions/page.rst",
+            category="The study's own report",
+            labels={"page": "report.html"},
+        ),
     log:
         f"{LOGS}/report/page.log",
     benchmark:

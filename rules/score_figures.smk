@@ -6,7 +6,12 @@ rule draw_scores_by_type:
         scores=protocol_scores,
     output:
         pdf=FIGURE.format(figure="scores_by_type_{protocol}.pdf"),
-        png=FIGURE.format(figure="scores_by_type_{protocol}.png"),
+        png=report(
+            FIGURE.format(figure="scores_by_type_{protocol}.png"),
+            caption="captions/scores_by_type.rst",
+            category="Scores",
+            labels={"figure": "By stimulus type", "protocol": "{protocol}"},
+        ),
         caption=FIGURE.format(figure="scores_by_type_{protocol}.json"),
     log:
         f"{LOGS}/report/scores_by_type_{{protocol}}.log",
@@ -30,7 +35,12 @@ rule draw_neuron_distribution:
         scores=protocol_scores,
     output:
         pdf=FIGURE.format(figure="neuron_distribution_{protocol}.pdf"),
-        png=FIGURE.format(figure="neuron_distribution_{protocol}.png"),
+        png=report(
+            FIGURE.format(figure="neuron_distribution_{protocol}.png"),
+            caption="captions/neuron_distribution.rst",
+            category="Scores",
+            labels={"figure": "Over neurons", "protocol": "{protocol}"},
+        ),
         caption=FIGURE.format(figure="neuron_distribution_{protocol}.json"),
     log:
         f"{LOGS}/report/neuron_distribution_{{protocol}}.log",
@@ -54,7 +64,12 @@ rule draw_reliability:
         scores=protocol_scores,
     output:
         pdf=FIGURE.format(figure="reliability_{protocol}.pdf"),
-        png=FIGURE.format(figure="reliability_{protocol}.png"),
+        png=report(
+            FIGURE.format(figure="reliability_{protocol}.png"),
+            caption="captions/reliability.rst",
+            category="Scores",
+            labels={"figure": "Against reliability", "protocol": "{protocol}"},
+        ),
         caption=FIGURE.format(figure="reliability_{protocol}.json"),
     log:
         f"{LOGS}/report/reliability_{{protocol}}.log",
@@ -78,7 +93,12 @@ rule draw_seed_stability:
         scores=protocol_scores,
     output:
         pdf=FIGURE.format(figure="seed_stability_{protocol}.pdf"),
-        png=FIGURE.format(figure="seed_stability_{protocol}.png"),
+        png=report(
+            FIGURE.format(figure="seed_stability_{protocol}.png"),
+            caption="captions/seed_stability.rst",
+            category="Scores",
+            labels={"figure": "Over seeds", "protocol": "{protocol}"},
+        ),
         caption=FIGURE.format(figure="seed_stability_{protocol}.json"),
     log:
         f"{LOGS}/report/seed_stability_{{protocol}}.log",
@@ -102,13 +122,7 @@ rule tabulate_seed_stability:
     input:
         scores=protocol_scores,
     output:
-        seeds=multiext(
-            TABLE.format(table="seed_stability_{protocol}"),
-            ".csv",
-            ".md",
-            ".tex",
-            ".json",
-        ),
+        seeds=table_files("seed_stability_{protocol}", "Scores", "Over seeds"),
     log:
         f"{LOGS}/report/table_seed_stability_{{protocol}}.log",
     benchmark:

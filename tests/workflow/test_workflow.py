@@ -93,12 +93,22 @@ def test_everything_is_made_and_then_nothing_is_to_do(lab: Lab) -> None:
     assert "Factorized (tiny)" in page
     assert "imulated" in page
     names = ["leaderboard_open", "ensemble_size_open", "traces_open", "training_curves_clean"]
+    names += ["scores_by_type_open", "neuron_distribution_open", "reliability_open"]
+    names += ["seed_stability_open", "readout_positions_clean", "retinotopy_clean"]
+    names += ["example_trial", "stimuli", "composition"]
     for name in [*names, "quality_tinyA", "quality_tinyB", "quality_tinyF"]:
         assert (results / f"report/figures/{name}.pdf").read_bytes().startswith(b"%PDF")
         assert (results / f"report/figures/{name}.png").stat().st_size > 5000
         assert f'id="figure-{name}"' in page
     assert 'id="table-leakage_open"' in page
-    assert 'id="table-shared_videos"' in page
+    for name in (
+        "shared_videos",
+        "seed_stability_open",
+        "reproduction",
+        "lineage_clean",
+        "receipts",
+    ):
+        assert f'id="table-{name}"' in page
     for suffix in ("csv", "md", "tex"):
         assert (results / f"report/tables/leaderboard_open.{suffix}").stat().st_size > 100
     assert lab.plan("all").nothing_to_do
@@ -172,6 +182,32 @@ def test_a_member_is_judged_by_what_it_learned_from(lab: Lab) -> None:
     # All repeats of that video, for the member and for the ensemble that it is part of.
     repeats = int((shown["video_id"] == seen["video_id"].iloc[0]).sum())
     assert left_out.to_dict() == {"seed1": repeats, "seed2": 0, "ensemble": repeats}
+
+
+def test_every_figure_is_a_job_of_its_own(lab: Lab) -> None:
+    figures = sorted((lab.results / "report/figures").glob("*.pdf"))
+    for figure in figures:
+        figure.unlink()
+    wanted = [str(figure.relative_to(lab.folder)) for figure in figures]
+    assert sum(lab.plan(*wanted).jobs.values()) == len(figures)
+    assert lab.plan(wanted[0]).jobs.keys() == {"draw_composition"}
+
+
+def test_snakemakes_own_report_has_captions_and_categories(
+    finished_lab: Lab, tmp_path: Path
+) -> None:
+    report = tmp_path / "report.html"
+    finished_lab.snakemake("--report", str(report))
+    text = report.read_text(encoding="utf-8")
+    figures = [path.stem for path in (finished_lab.results / "report/figures").glob("*.png")]
+    tables = [path.stem for path in (finished_lab.results / "report/tables").glob("*.csv")]
+    shown = dict(re.findall(r'"name": "([\w.]+)", "filename".*?"caption": "<p>(.*?)</p>', text))
+    assert {f"{name}.png" for name in figures} <= shown.keys()
+    assert {f"{name}.csv" for name in tables} <= shown.keys()
+    assert all("{{" not in caption for caption in shown.values())
+    assert "protocol open" in shown["leaderboard_open.png"]
+    for category in ("Scores", "Training", "Readouts", "Recordings", "Leakage", "Lineage"):
+        assert f'"{category}"' in text
 
 
 def test_a_comment_makes_nothing_run_again(lab: Lab) -> None:
