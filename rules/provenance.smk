@@ -34,12 +34,12 @@ rule tabulate_receipts:
         f"{LOGS}/report/receipts.log",
     benchmark:
         f"{BENCHMARKS}/report/receipts.tsv"
+    localrule: True
     conda:
         "../envs/analysis.yaml"
     threads: 1
     resources:
         mem_mb=1000,
-        runtime=20,
     params:
         fingerprint=REPORTING,
         receipts=expand(RECEIPT, animal=STUDY.settings.animals),

@@ -17,12 +17,12 @@ rule draw_example_trial:
         f"{LOGS}/report/example_trial.log",
     benchmark:
         f"{BENCHMARKS}/report/example_trial.tsv"
+    localrule: True
     conda:
         "../envs/analysis.yaml"
     threads: 1
     resources:
         mem_mb=2000,
-        runtime=20,
     params:
         fingerprint=fingerprints.recording_figure(STUDY, "draw_example_trial"),
     script:
@@ -73,12 +73,12 @@ rule draw_composition:
         f"{LOGS}/report/composition.log",
     benchmark:
         f"{BENCHMARKS}/report/composition.tsv"
+    localrule: True
     conda:
         "../envs/analysis.yaml"
     threads: 1
     resources:
         mem_mb=2000,
-        runtime=20,
     params:
         fingerprint=fingerprints.recording_figure(STUDY, "draw_composition"),
     script:

@@ -4,6 +4,7 @@
 FIGURES = [
     *expand("leaderboard_{protocol}", protocol=PROTOCOLS),
     *expand("ensemble_size_{protocol}", protocol=PROTOCOLS if ENSEMBLES else []),
+    *expand("paired_differences_{protocol}", protocol=PROTOCOLS),
     *expand("scores_by_type_{protocol}", protocol=PROTOCOLS),
     *expand("neuron_distribution_{protocol}", protocol=PROTOCOLS),
     *expand("reliability_{protocol}", protocol=PROTOCOLS),
@@ -190,13 +191,7 @@ rule tabulate_submissions:
         uploads=uploads_of_protocol,
         served=served_of,
     output:
-        submissions=multiext(
-            TABLE.format(table="submissions_{protocol}"),
-            ".csv",
-            ".md",
-            ".tex",
-            ".json",
-        ),
+        submissions=table_files("submissions_{protocol}", "Scores", "Submissions"),
     log:
         f"{LOGS}/report/submissions_{{protocol}}.log",
     benchmark:

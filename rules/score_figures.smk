@@ -3,7 +3,7 @@
 
 rule draw_scores_by_type:
     input:
-        scores=protocol_scores,
+        scores=ranked_scores,
     output:
         pdf=FIGURE.format(figure="scores_by_type_{protocol}.pdf"),
         png=report(
@@ -25,14 +25,14 @@ rule draw_scores_by_type:
         runtime=20,
     params:
         fingerprint=REPORTING,
-        titles=TITLES,
+        titles=RANKED_TITLES,
     script:
         "../workflow_scripts/draw_scores_by_type.py"
 
 
 rule draw_neuron_distribution:
     input:
-        scores=protocol_scores,
+        scores=ranked_scores,
     output:
         pdf=FIGURE.format(figure="neuron_distribution_{protocol}.pdf"),
         png=report(
@@ -54,14 +54,14 @@ rule draw_neuron_distribution:
         runtime=20,
     params:
         fingerprint=REPORTING,
-        titles=TITLES,
+        titles=RANKED_TITLES,
     script:
         "../workflow_scripts/draw_neuron_distribution.py"
 
 
 rule draw_reliability:
     input:
-        scores=protocol_scores,
+        scores=ranked_scores,
     output:
         pdf=FIGURE.format(figure="reliability_{protocol}.pdf"),
         png=report(
@@ -83,7 +83,7 @@ rule draw_reliability:
         runtime=20,
     params:
         fingerprint=REPORTING,
-        titles=TITLES,
+        titles=RANKED_TITLES,
     script:
         "../workflow_scripts/draw_reliability.py"
 
@@ -104,18 +104,47 @@ rule draw_seed_stability:
         f"{LOGS}/report/seed_stability_{{protocol}}.log",
     benchmark:
         f"{BENCHMARKS}/report/seed_stability_{{protocol}}.tsv"
+    localrule: True
     conda:
         "../envs/analysis.yaml"
     threads: 1
     resources:
         mem_mb=4000,
-        runtime=20,
     params:
         fingerprint=REPORTING,
         titles=TITLES,
         published_as=PUBLISHED_AS,
     script:
         "../workflow_scripts/draw_seed_stability.py"
+
+
+rule draw_paired_differences:
+    input:
+        comparisons=COMPARISONS,
+    output:
+        pdf=FIGURE.format(figure="paired_differences_{protocol}.pdf"),
+        png=report(
+            FIGURE.format(figure="paired_differences_{protocol}.png"),
+            caption="captions/paired_differences.rst",
+            category="Scores",
+            labels={"figure": "Differences", "protocol": "{protocol}"},
+        ),
+        caption=FIGURE.format(figure="paired_differences_{protocol}.json"),
+    log:
+        f"{LOGS}/report/paired_differences_{{protocol}}.log",
+    benchmark:
+        f"{BENCHMARKS}/report/paired_differences_{{protocol}}.tsv"
+    localrule: True
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+    params:
+        fingerprint=REPORTING,
+        titles=RANKED_TITLES,
+    script:
+        "../workflow_scripts/draw_paired_differences.py"
 
 
 rule tabulate_seed_stability:
@@ -127,12 +156,12 @@ rule tabulate_seed_stability:
         f"{LOGS}/report/table_seed_stability_{{protocol}}.log",
     benchmark:
         f"{BENCHMARKS}/report/table_seed_stability_{{protocol}}.tsv"
+    localrule: True
     conda:
         "../envs/analysis.yaml"
     threads: 1
     resources:
         mem_mb=4000,
-        runtime=20,
     params:
         fingerprint=REPORTING,
         titles=TITLES,

@@ -14,7 +14,8 @@ from matplotlib.ticker import MaxNLocator
 
 from sensorium_models.evaluation.scores import METRICS
 from sensorium_models.reporting import style
-from sensorium_models.reporting.leaderboard import METRIC_LABELS, TIER_LABELS, shown_tiers
+from sensorium_models.reporting.leaderboard import METRIC_LABELS, TIER_LABELS
+from sensorium_models.reporting.score_rows import ordered_tiers
 
 
 def draw(
@@ -45,7 +46,7 @@ def draw(
             text=f"protocol {protocol}",
             simulated=simulated,
         )
-    tiers = list(tiers) if tiers is not None else shown_tiers(pd.concat(curves.values()))
+    tiers = list(tiers) if tiers is not None else ordered_tiers(pd.concat(curves.values()))
     curves = {s: curve if "axis" in curve else curve.assign(axis="") for s, curve in curves.items()}
     lines = [(system, axis) for system, curve in curves.items() for axis in curve["axis"].unique()]
     dashes = _dashes(lines)

@@ -242,9 +242,12 @@ def _panel(
         axes.plot(seconds, repeat, color=style.FAINT, lw=0.5, label=label)
     mean = trace.recorded.mean(axis=0)
     axes.plot(seconds, mean, color=style.INK, lw=0.9, label="mean of repeats")
+    width = 1.2 if len(trace.predicted) <= 3 else 0.8  # many thick lines hide one another
     for system, values in trace.predicted.items():
-        axes.plot(seconds, values, color=colours[system], lw=1.2, label=titles.get(system, system))
-    axes.set_title(f"{trace.rank}: neuron {trace.neuron_id}, r = {trace.correlation:.2f}")
+        label = titles.get(system, system)
+        axes.plot(seconds, values, color=colours[system], lw=width, label=label)
+    correlation = f"{trace.correlation:.2f}".replace("-", "−")
+    axes.set_title(f"{trace.rank}: neuron {trace.neuron_id}, r = {correlation}")
     # A single spike of a single repeat would flatten everything else.
     shown = [mean, *trace.predicted.values()]
     top = max(
