@@ -230,14 +230,17 @@ def test_weights_are_fitted_on_what_nobody_trained_on(folder: Path) -> None:
 
 
 def test_members_of_two_systems_may_bear_one_name(tmp_path: Path) -> None:
-    def split(path: Path, trained: str) -> Path:
-        test = [("A", trial, f"v{trial}", "test") for trial in range(3)]
-        rows = [(*row, "seed1") for row in [*test, ("F", 9, trained, "train")]]
-        table = pd.DataFrame(rows, columns=["animal", "trial", "video_id", "role", "member"])
+    def write(name: str, rows: list[tuple[str, int, str, str]]) -> Path:
+        table = pd.DataFrame(rows, columns=["animal", "trial", "video_id", "role"])
         table["tier"] = np.where(table["role"] == "test", "oracle", "train")
-        write_splits(table.assign(near_ids="", stimulus_type="movie"), path)
-        return path
+        table = table.assign(member="seed1", near_ids="", stimulus_type="movie")
+        write_splits(table, tmp_path / name)
+        return tmp_path / name
 
-    paths = [split(tmp_path / "a.parquet", "v0"), split(tmp_path / "b.parquet", "v2")]
-    leaked = leaked_by_any(paths, ["A"], ["oracle"])
+    test = [("A", trial, f"v{trial}", "test") for trial in range(3)]
+    judged = [
+        (write(f"{video}-split", test), write(f"{video}-learned", [("F", 9, video, "train")]))
+        for video in ("v0", "v2")
+    ]
+    leaked = leaked_by_any(judged, ["A"], ["oracle"])
     assert leaked["A"].tolist() == [0, 2]
