@@ -55,7 +55,10 @@ def test_an_entry_counts_as_one_whatever_its_members() -> None:
     ("ensemble", "sentence"),
     [
         ({"members": []}, r"ensembles\.joint\.members: .*at least 1"),
-        ({"members": ["nobody"]}, r"ensembles\.joint\.members: nobody is unknown; systems"),
+        (
+            {"members": ["nobody"]},
+            r"ensembles\.joint\.members: nobody is unknown; systems .* out with joint: null",
+        ),
         ({"members": ["viv1t/seed7"]}, r"members: viv1t/seed7 is unknown; members of viv1t are"),
         ({"members": ["viv1t", "viv1t"]}, r"members: viv1t is named twice; use weights"),
         ({"members": ["viv1t", "viv1t/seed1234"]}, r"viv1t/seed1234 is in viv1t already"),
@@ -83,6 +86,12 @@ def test_an_entry_counts_as_one_whatever_its_members() -> None:
 def test_a_mistake_stops_before_any_job(ensemble: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigurationError, match=sentence):
         study_with(ensemble)
+
+
+def test_a_study_can_leave_out_what_one_below_it_named(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("ensembles: {joint: {members: [nobody]}, two: null}\n")
+    study = read_study(CONFIG, tmp_path / "mine.yaml", overrides={"ensembles": {"joint": None}})
+    assert study.settings.ensembles == {}
 
 
 def test_a_name_is_a_systems_or_an_ensembles() -> None:
