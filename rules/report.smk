@@ -196,12 +196,12 @@ rule tabulate_submissions:
         f"{LOGS}/report/submissions_{{protocol}}.log",
     benchmark:
         f"{BENCHMARKS}/report/submissions_{{protocol}}.tsv"
+    localrule: True
     conda:
         "../envs/analysis.yaml"
     threads: 1
     resources:
         mem_mb=2000,
-        runtime=20,
     params:
         fingerprint=REPORTING,
         titles=RANKED_TITLES,

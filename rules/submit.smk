@@ -44,8 +44,8 @@ rule emulate_server:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=memory(4000),
+        runtime=minutes(60),
     params:
         fingerprint=lambda wildcards: fingerprints.emulated_server(
             STUDY, wildcards.protocol

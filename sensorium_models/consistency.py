@@ -147,6 +147,10 @@ def _check_native(study: "Study") -> None:
     )
     if study.settings.score_unit == PUBLISHED_UNIT:
         raise study.mistake("score_unit", f"{sentence}per_neuron_train")
+    for protocol in study.settings.protocols:
+        if PUBLISHED_UNIT in study.protocol(protocol).further_units:
+            key = f"protocol_definitions.{protocol}.further_units"
+            raise study.mistake(key, f"{sentence}per_neuron_train")
     for system in study.systems.values():
         if system.response_unit == PUBLISHED_UNIT:
             raise study.mistake_of(system.name, f"response_unit: {sentence}per_neuron_train")

@@ -56,10 +56,11 @@ def problem_of(study: "Study", name: str, ensemble: JointEnsemble) -> tuple[str,
     """(key below `ensembles.{name}`, sentence) of the first thing wrong; None where all is well."""
     if name in study.systems:
         return "", f"{name} is a system, whose own ensemble bears its name; choose another name"
-    systems = ", ".join(study.systems)
+    systems, absent = ", ".join(study.systems), f"leave the ensemble out with {name}: null"
     for entry, (system, member) in zip(ensemble.members, ensemble.entries(), strict=True):
         if system not in study.systems:
-            return ".members", f"{system} is unknown; systems of the study are {systems}"
+            sentence = f"{system} is unknown; systems of the study are {systems}; or {absent}"
+            return ".members", sentence
         if member is not None and member not in study.members(system):
             known = ", ".join(study.members(system))
             return ".members", f"{entry} is unknown; members of {system} are {known}"

@@ -1,7 +1,7 @@
 """The keys of `config.yaml`, typed: recordings and sources, tiers, protocols, scored frames."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -193,6 +193,14 @@ class Settings(Section):
         if twice:
             raise ValueError(f"names {', '.join(twice)} twice; name each once")
         return names
+
+    @field_validator("ensembles", mode="before")
+    @classmethod
+    def _without_those_left_out(cls, ensembles: Any) -> Any:
+        # Mappings of several files merge, so a study says null to what one below it named.
+        if not isinstance(ensembles, dict):
+            return ensembles
+        return {name: ensemble for name, ensemble in ensembles.items() if ensemble is not None}
 
     @field_validator("systems_folders")
     @classmethod

@@ -55,7 +55,10 @@ def test_an_entry_counts_as_one_whatever_its_members() -> None:
     ("ensemble", "sentence"),
     [
         ({"members": []}, r"ensembles\.joint\.members: .*at least 1"),
-        ({"members": ["nobody"]}, r"ensembles\.joint\.members: nobody is unknown; systems"),
+        (
+            {"members": ["nobody"]},
+            r"ensembles\.joint\.members: nobody is unknown; systems .* out with joint: null",
+        ),
         ({"members": ["viv1t/seed7"]}, r"members: viv1t/seed7 is unknown; members of viv1t are"),
         ({"members": ["viv1t", "viv1t"]}, r"members: viv1t is named twice; use weights"),
         ({"members": ["viv1t", "viv1t/seed1234"]}, r"viv1t/seed1234 is in viv1t already"),
@@ -83,6 +86,12 @@ def test_an_entry_counts_as_one_whatever_its_members() -> None:
 def test_a_mistake_stops_before_any_job(ensemble: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigurationError, match=sentence):
         study_with(ensemble)
+
+
+def test_a_study_can_leave_out_what_one_below_it_named(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("ensembles: {joint: {members: [nobody]}, two: null}\n")
+    study = read_study(CONFIG, tmp_path / "mine.yaml", overrides={"ensembles": {"joint": None}})
+    assert study.settings.ensembles == {}
 
 
 def test_a_name_is_a_systems_or_an_ensembles() -> None:
@@ -230,14 +239,17 @@ def test_weights_are_fitted_on_what_nobody_trained_on(folder: Path) -> None:
 
 
 def test_members_of_two_systems_may_bear_one_name(tmp_path: Path) -> None:
-    def split(path: Path, trained: str) -> Path:
-        test = [("A", trial, f"v{trial}", "test") for trial in range(3)]
-        rows = [(*row, "seed1") for row in [*test, ("F", 9, trained, "train")]]
-        table = pd.DataFrame(rows, columns=["animal", "trial", "video_id", "role", "member"])
+    def write(name: str, rows: list[tuple[str, int, str, str]]) -> Path:
+        table = pd.DataFrame(rows, columns=["animal", "trial", "video_id", "role"])
         table["tier"] = np.where(table["role"] == "test", "oracle", "train")
-        write_splits(table.assign(near_ids="", stimulus_type="movie"), path)
-        return path
+        table = table.assign(member="seed1", near_ids="", stimulus_type="movie")
+        write_splits(table, tmp_path / name)
+        return tmp_path / name
 
-    paths = [split(tmp_path / "a.parquet", "v0"), split(tmp_path / "b.parquet", "v2")]
-    leaked = leaked_by_any(paths, ["A"], ["oracle"])
+    test = [("A", trial, f"v{trial}", "test") for trial in range(3)]
+    judged = [
+        (write(f"{video}-split", test), write(f"{video}-learned", [("F", 9, video, "train")]))
+        for video in ("v0", "v2")
+    ]
+    leaked = leaked_by_any(judged, ["A"], ["oracle"])
     assert leaked["A"].tolist() == [0, 2]

@@ -102,7 +102,7 @@ def _row(
         "system_title": titles.get(system, system),
         "file": f"{system}/{path.name}",
         "bytes": size,
-        "size": f"{size / 1e6:,.1f} MB",
+        "size": f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:,.1f} kB",
         "scored_by": None if served is None else "emulated server",
     }
     for metric in METRICS:

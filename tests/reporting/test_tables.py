@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sensorium_models.evaluation.leaderboard import leaderboard
 from sensorium_models.reporting import tables
 from sensorium_models.reporting.cost_table import training_cost_table
 from sensorium_models.reporting.score_tables import leaderboard_table, members_table
@@ -220,6 +221,28 @@ def test_leaderboard_table_says_which_tier_selected_the_members(made: SimpleName
     assert sentence in leaderboard_table(board, titles={}, simulated=False).caption
     tested = board[board["tier"] != "oracle"]
     assert sentence not in leaderboard_table(tested, titles={}, simulated=False).caption
+
+
+def test_an_ensemble_that_was_trained_on_every_trial_has_a_dash(made: SimpleNamespace) -> None:
+    """Members that each left out other trials are scored on these; their mean has seen them all."""
+    scores = made.scores({"dwiseneuro": 3}, protocol="competition", tiers={"oracle": ("movie",)})
+    is_ensemble = scores["member"] == "ensemble"
+    seen = (
+        scores[is_ensemble]
+        .drop_duplicates("animal")
+        .assign(neuron_id=pd.NA, trials=0, trials_left_out=20, reason="every video was trained on")
+    )
+    seen[["single_trial_correlation", "correlation_to_average"]] = np.nan
+    members = scores[~is_ensemble].assign(trials_left_out=17)
+    table = leaderboard_table(
+        leaderboard(pd.concat([members, seen])), titles=made.titles, simulated=False
+    )
+    rows = {row["estimate"]: row for row in table.frame.to_dict("records")}
+    cells = dict(zip(table.frame["estimate"], tables.record(table).rows, strict=True))
+    assert rows["members"]["single_trial_correlation"] > 0
+    assert (rows["members"]["trials_left_out"], rows["ensemble"]["trials_left_out"]) == (34, 40)
+    assert "–" in cells["ensemble"][2]
+    assert "– : no value (every video was trained on)" in table.caption
 
 
 def test_leaderboard_table_of_withheld_responses_gives_the_reason(made: SimpleNamespace) -> None:
