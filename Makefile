@@ -11,7 +11,7 @@ DEMO := --configfile config/demo.yaml
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 PARALLEL := -n $(CORES) --dist loadfile
 
-.PHONY: lock help install demo report-open check lint types test test-slurm test-faults real clean-demo
+.PHONY: lock help install demo report-open check lint types test test-slurm test-faults real plan clean-demo
 
 help:
 	@echo "make demo         train, ensemble, score and report on simulated recordings (minutes)"
@@ -20,6 +20,7 @@ help:
 	@echo "make test         every test (under 30 minutes)"
 	@echo "make test-slurm   members killed in every way on a real SLURM cluster (under 35 minutes)"
 	@echo "make test-faults  trainings of every recipe killed hundreds of times (under an hour)"
+	@echo "make plan         jobs, GPU hours and disk of the study; PLAN=\"--configfile ...\" of another"
 	@echo "make real         the pipeline on a real recording, where its data are present"
 
 install: $(INSTALLED)
@@ -62,6 +63,9 @@ test-faults: $(INSTALLED)
 
 real: $(INSTALLED)
 	$(BIN)/python -m pytest -m real -s tests/real
+
+plan: $(INSTALLED)
+	@$(BIN)/python workflow_scripts/plan.py $(PLAN)
 
 lock:
 	PYTHON="$(PYTHON)" envs/lock.sh

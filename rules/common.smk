@@ -250,6 +250,12 @@ def minutes(asked_for):
     return int(min(asked_for, float(site("max_runtime") or "inf")))
 
 
+def member_cpus(wildcards):
+    """What the system's file asks for, and a core for each process that reads clips."""
+    readers = max(1, asked(wildcards.system, "gpus")) * STUDY.settings.data_workers
+    return max(asked(wildcards.system, "cpus"), 1 + readers)
+
+
 def member_memory(wildcards, attempt):
     return memory(1000 * asked(wildcards.system, "memory_gb"))(wildcards, attempt)
 

@@ -116,12 +116,12 @@ rule draw_traces:
         f"{LOGS}/report/traces_{{protocol}}.log",
     benchmark:
         f"{BENCHMARKS}/report/traces_{{protocol}}.tsv"
+    localrule: True
     conda:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=memory(4000),
-        runtime=minutes(20),
+        mem_mb=4000,
     params:
         fingerprint=REPORTING,
         titles=TITLES,

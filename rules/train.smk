@@ -24,7 +24,7 @@ rule train:
         training_set=GUARD.pattern(),
     conda:
         "../envs/training.yaml"
-    threads: lambda wildcards: asked(wildcards.system, "cpus")
+    threads: member_cpus
     resources:
         gpu=member_gpus,
         gres=member_gres,

@@ -4,6 +4,7 @@ Its daemons are Debian's slurmctld, slurmd and munged, on free ports and with fi
 it disturbs no other cluster of the machine. `python -m tests.slurm.cluster` starts one by hand.
 """
 
+import ctypes
 import os
 import pwd
 import shutil
@@ -80,6 +81,11 @@ def missing() -> str | None:
     if os.geteuid() != 0:
         return "slurmd can be started by root only"
     return None
+
+
+def die_with_parent() -> None:
+    """In a new process: end when the one that started it does, however that ends (man prctl)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 class Cluster:
@@ -216,6 +222,7 @@ class Cluster:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            preexec_fn=die_with_parent,
             # A Ctrl-C is for the tests, not for the daemons that they want to stop in order.
             start_new_session=True,
         )

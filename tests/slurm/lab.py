@@ -16,7 +16,7 @@ import pandas as pd
 from safetensors.numpy import load_file
 
 from sensorium_models.configuration import REPOSITORY
-from tests.slurm.cluster import Cluster
+from tests.slurm.cluster import Cluster, die_with_parent
 
 PATIENCE_SECONDS = 600.0
 HERE = Path(__file__).parent
@@ -67,7 +67,8 @@ class SlurmLab:
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start Snakemake; with a cluster through its profile, else on this machine."""
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
+        command = [sys.executable, str(HERE / "impatient.py")]
+        command += ["--snakefile", str(REPOSITORY / "Snakefile")]
         if self.cluster is None:
             command += ["--cores", "2"]
         else:
@@ -89,6 +90,7 @@ class SlurmLab:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=die_with_parent,
             )
         self.running.append(snakemake)
         return snakemake

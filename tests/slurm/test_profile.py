@@ -42,3 +42,20 @@ def test_everything_is_made_through_the_profile_in_spite_of_a_kill(
     assert "train" in submitted
     assert not {"split", "tabulate_scores", "page"} & set(submitted)
     assert not cluster.jobs()
+
+
+def test_no_job_asks_for_more_than_the_site_has(tmp_path: Path) -> None:
+    """The profile's limits, read without a cluster."""
+    lab = make_slurm_lab(tmp_path / "lab", None, systems=("watched", "paired"))
+    lab.site("max_runtime: 1440", "max_runtime: 25")
+    lab.site("max_memory_gb: 250", "max_memory_gb: 2")
+    lab.finish("members", "--dry-run", "--profile", "slurm")
+    planned = re.findall(r"rule train:.*?resources: (.*?)\n", lab.said, re.DOTALL)
+    resources = [dict(re.findall(r"(\w+)=([^,]*)", line)) for line in planned]
+    assert {(r["gpu"], r["runtime"], r["mem_mb"]) for r in resources} == {
+        ("1", "25", "1500"),
+        ("2", "25", "2000"),
+    }
+    lab.site("gpu_syntax: gpus", "gpu_syntax: gres")
+    lab.finish("members", "--dry-run", "--profile", "slurm")
+    assert re.search(r"rule train:.*?gpu=0, gres=gpu:2", lab.said, re.DOTALL)

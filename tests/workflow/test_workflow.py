@@ -5,6 +5,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -404,6 +405,17 @@ def test_the_full_study_is_planned_without_data(tmp_path: Path) -> None:
     assert jobs["preprocess"] == "10"
     print(f"planned in {seconds:.1f} s")
     assert (REPOSITORY / "config.yaml").exists()
+
+
+def test_what_a_study_takes_is_told_and_nothing_runs(tmp_path: Path) -> None:
+    lab = make_lab(tmp_path / "lab")
+    command = [sys.executable, str(REPOSITORY / "workflow_scripts" / "plan.py")]
+    command += ["--configfile", "tiny.yaml", "--config", "systems=[factorized_tiny]"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=lab.folder, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^  train +2$", done.stdout, re.MULTILINE)
+    assert "factorized_tiny (clean)" in done.stdout
+    assert not lab.results.exists()
 
 
 TEACHER_AND_STUDENT = """
