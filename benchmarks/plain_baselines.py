@@ -25,7 +25,7 @@ def rates(encoder: Any, clip: Any) -> Tensor:
 def _factorized(core: Any, x: Tensor) -> Tensor:
     for layer in core.layers:
         x = layer.temporal(layer.spatial(x))
-        x = functional.elu(layer.norm(x))
+        x = functional.elu(_normalised(layer.norm, x))
     return x
 
 
@@ -36,18 +36,14 @@ def _recurrent(core: Any, x: Tensor) -> Tensor:
     for number, (convolution, norm) in enumerate(layers):
         x = functional.conv2d(x, _kernels(convolution), padding=convolution.padding)
         rows, maps = len(x), x.shape[2:]
-        x = x.reshape(rows, -1, norm.features, *maps).transpose(1, 2)
-        x = x.reshape(rows, norm.features, -1)
-        x = functional.batch_norm(
-            x,
-            norm.norm.running_mean,
-            norm.norm.running_var,
-            norm.norm.weight,
-            norm.norm.bias,
-            training=core.training,
-            momentum=norm.norm.momentum,
+        x = x.reshape(rows, -1, norm.norm.num_features, *maps).transpose(1, 2)
+        x = x.reshape(rows, norm.norm.num_features, -1)
+        x = _normalised(norm.norm, x)
+        x = (
+            x.reshape(rows, norm.norm.num_features, -1, *maps)
+            .transpose(1, 2)
+            .reshape(rows, -1, *maps)
         )
-        x = x.reshape(rows, norm.features, -1, *maps).transpose(1, 2).reshape(rows, -1, *maps)
         if number < len(layers) - 1:
             x = functional.elu(x)
     x = x.reshape(clips, frames, *x.shape[1:])
@@ -60,6 +56,18 @@ def _recurrent(core: Any, x: Tensor) -> Tensor:
         state = state * (1 - update) + content * update
         states.append(state)
     return torch.stack(states, dim=2)
+
+
+def _normalised(norm: Any, x: Tensor) -> Tensor:
+    return functional.batch_norm(
+        x,
+        norm.running_mean,
+        norm.running_var,
+        norm.weight,
+        norm.bias,
+        training=norm.training,
+        momentum=norm.momentum,
+    )
 
 
 def _kernels(convolution: Any) -> Tensor:

@@ -13,6 +13,7 @@ trap 'rm -rf "$folder"' EXIT
   echo "# Every package, transitive ones included. torch carries no local tag and its CUDA packages are"
   echo "# left to torch's own pins, so that one file serves a laptop and a GPU node. Made by: make lock"
   "$folder/bin/pip" freeze --all \
+    | sed 's/^nvidia-ml-py=/@&/' \
     | grep -v -i -E '^(pip|wheel|sensorium_models|nvidia-[a-z0-9-]*|cuda-[a-z0-9-]*|triton)[= ]' \
-    | sed 's/+c[pu][a-z0-9]*$//'
+    | sed -e 's/^@//' -e 's/+c[pu][a-z0-9]*$//'
 } > requirements.lock

@@ -54,10 +54,18 @@ class Usage:
 
     def report(self) -> dict[str, float]:
         """`wall_seconds` and `peak_memory_mb` (resident, of the whole process) so far."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        # Linux counts in KiB, macOS in bytes.
-        megabytes = peak / 1024 if sys.platform != "darwin" else peak / 1024**2
-        return {"wall_seconds": time.monotonic() - self._start, "peak_memory_mb": megabytes}
+        seconds = time.monotonic() - self._start
+        return {"wall_seconds": seconds, "peak_memory_mb": peak_memory_mb()}
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this program so far."""
+    # Linux tells it of this program alone; getrusage begins with what its parent had in memory.
+    status = Path("/proc/self/status")
+    if status.exists() and "VmHWM:" in (text := status.read_text()):
+        return int(text.split("VmHWM:")[1].split()[0]) / 1024
+    unit = 1024**2 if sys.platform == "darwin" else 1024  # macOS counts bytes, others KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -261,6 +261,8 @@ class Recipe(Section):
     Memory: `clips_per_part` computes a batch in parts of so many clips; where that changes the
     result (batch statistics, a correlation in the loss) it needs `allow_inexact_split`.
     `recompute_activations` forgets the core's activations until the backward pass.
+
+    `negative_responses: zero` makes responses below zero zero before they are learned.
     """
 
     clip_frames: int = Field(ge=1)
@@ -270,6 +272,7 @@ class Recipe(Section):
     samples_per_epoch: int | None = Field(default=None, ge=1)
     start_rates: StartRates
     start_positions: StartPositions = StartPositions()
+    negative_responses: Literal["keep", "zero"] = "keep"
     loss: Loss
     optimizer: Optimizer
     schedule: Schedule

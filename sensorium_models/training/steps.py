@@ -169,7 +169,8 @@ class Gradients:
             return self._encoder.read(features, clip, animal, rows).float()
 
     def _recorded(self, clip: Clip, animal: str) -> Tensor:
-        return cast(AnimalInputs, self._encoder.inputs[animal]).responses(clip)
+        recorded = cast(AnimalInputs, self._encoder.inputs[animal]).responses(clip)
+        return recorded.clamp(min=0) if self._recipe.negative_responses == "zero" else recorded
 
     def _parts(self, clips: int) -> list[range]:
         size = self.clips_per_part or clips

@@ -1,18 +1,15 @@
 """What a training takes: time, memory, energy; summed over the processes that it was restarted in.
 
-Energy is that of the whole GPU, where NVIDIA's driver tells (Volta and later) and the package
-nvidia-ml-py is installed, which no lock file names: it serves nothing else.
+Energy is that of the whole GPU, where NVIDIA's driver tells (Volta and later).
 """
 
-import resource
-import sys
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from sensorium_models.provenance import environment
+from sensorium_models.provenance import environment, peak_memory_mb
 
 
 class Usage:
@@ -58,8 +55,7 @@ class Usage:
 
 def peak_memory(device: torch.device) -> dict[str, float]:
     """Largest memory so far in MB: of the process, and on the GPU where one is used."""
-    unit = 1024**2 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
-    peaks = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit}
+    peaks = {"host": peak_memory_mb()}
     if device.type == "cuda":
         peaks["gpu"] = torch.cuda.max_memory_allocated(device) / 1024**2
     return peaks

@@ -269,11 +269,10 @@ class WholeTrialObjective(TrialObjective):
                 system=self._system,
                 device=self.device,
                 cap_frames=cap,
+                wanted=kept,
             )
-            history = self.encoder.history_frames  # row 0 of the rates is this frame
-            recorded = self.recorded(clip)[0].cpu().numpy()
-            pair = rates[kept.start - history : kept.stop - history], recorded[kept]
-            yield self.converted(animal, pair, np.arange(kept.start, kept.stop))
+            recorded = self.recorded(clip)[0].cpu().numpy()[kept]
+            yield self.converted(animal, (rates, recorded), np.arange(kept.start, kept.stop))
 
     def converted(self, animal: str, pair: Pair, frames: np.ndarray) -> Pair:
         """Rates and responses in the unit in which they are compared; `frames` of the trial."""

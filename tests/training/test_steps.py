@@ -100,6 +100,23 @@ def test_batch_statistics_are_never_split_unasked(laboratory: Any, of_recipe: An
     Bench(laboratory, of_recipe("dynamic_v1fm", **changes))
 
 
+def test_responses_below_zero_count_as_zero_where_the_recipe_says_so(
+    laboratory: Any, shrunk: Any
+) -> None:
+    zero, keep = (
+        Bench(laboratory, linear(shrunk, negative_responses=choice)) for choice in ("zero", "keep")
+    )
+    batch = keep.batch()
+    recorded = np.asarray(batch.responses)
+    below = dataclasses.replace(batch, responses=recorded - np.median(recorded))
+    clamped = dataclasses.replace(batch, responses=np.maximum(below.responses, 0))
+    loss, expected = keep.added(clamped)
+    found_loss, found = zero.added(below)
+    assert found_loss == loss
+    assert all(torch.equal(found[name], values) for name, values in expected.items())
+    assert keep.added(below)[0] != loss
+
+
 @pytest.mark.parametrize("recipe", ["dynamic_v1fm", "dwiseneuro"])
 def test_recomputing_changes_nothing(laboratory: Any, of_recipe: Any, recipe: str) -> None:
     again, once = (

@@ -1,5 +1,10 @@
 """What a training takes adds up over the processes that it was restarted in."""
 
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
 import torch
 
 from sensorium_models.training.usage import Usage
@@ -26,3 +31,55 @@ def test_restarts_add_up() -> None:
     assert report["machines"][0] == "an old one"
     assert len(report["machines"]) == 2
     assert Usage(CPU, processes=1).report()["energy_joules"] is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells it of a program alone")
+def test_memory_is_that_of_this_program_not_of_what_started_it() -> None:
+    program = (
+        "from sensorium_models.provenance import peak_memory_mb as peak; import sys;"
+        "print(peak()) if sys.argv[1:] else (held := b'x' * 300_000_000) and __import__('subprocess')"
+        ".run([sys.executable, '-c', sys.orig_argv[2], 'child'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    assert float(done.stdout) < 300
+
+
+class Driver:
+    """What the package nvidia-ml-py offers, with a GPU that has used so many millijoules."""
+
+    def __init__(self, millijoules: list[int]) -> None:
+        self._left = millijoules
+        self.open = 0
+
+    def nvmlInit(self) -> None:
+        self.open += 1
+
+    def nvmlShutdown(self) -> None:
+        self.open -= 1
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
+        assert uuid == "GPU-1234"
+        return "handle"
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:
+        if not self._left:
+            raise RuntimeError("this GPU does not tell")
+        return self._left.pop(0)
+
+
+@pytest.mark.parametrize(
+    ("told", "joules"), [([1_000_000, 1_250_000], 250.0), ([1_000_000], None), ([], None)]
+)
+def test_energy_is_the_difference_that_the_driver_tells(
+    monkeypatch: pytest.MonkeyPatch, told: list[int], joules: float | None
+) -> None:
+    driver = Driver(told)
+    monkeypatch.setitem(sys.modules, "pynvml", driver)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="1234")
+    )
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 0)
+    assert Usage(torch.device("cuda"), processes=1).report()["energy_joules"] == joules
+    assert driver.open == 0

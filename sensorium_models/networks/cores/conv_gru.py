@@ -5,13 +5,13 @@ sinzlab/neuralpredictors a2055cd). No padding in time and no memory between clip
 every trial, starts from a hidden state of zeros, so a trial must be predicted in one pass.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from sensorium_models.networks.cores.fourier import convolver
 from sensorium_models.networks.cores.rotation_equivariant import RotationEquivariantCore
 from sensorium_models.networks.encoder import Core
 
@@ -72,43 +72,56 @@ class ConvGRU(nn.Module):
         # What does not depend on the state is computed for all frames at once, and gates that share
         # their input in one convolution. Both biases of a gate are added here: the same sum.
         clips, _, frames = x.shape[:3]
-        driven = functional.conv2d(
-            x.transpose(1, 2).flatten(0, 1),
+        size = (x.shape[3], x.shape[4])
+        driven_by = convolver(
             torch.cat([gate.weight for gate in inputs]),
-            torch.cat([i.bias + h.bias for i, h in zip(inputs, hidden, strict=True)]),  # type: ignore[operator]
-            padding=self.update_gate_input.padding,
-        ).unflatten(0, (clips, frames))  # (B, T, 3 C, H, W)
-        gates = torch.cat([gate.weight for gate in hidden[:2]])
-        state = x.new_zeros(clips, *x.shape[1:2], *x.shape[3:])
+            size=size,
+            padding=self.update_gate_input.padding[0],  # type: ignore[arg-type]
+        )
+        bias = torch.cat([i.bias + h.bias for i, h in zip(inputs, hidden, strict=True)])  # type: ignore[operator]
+        padding = self.update_gate_hidden.padding[0]
+        known_by, recalled_by = (
+            convolver(kernels, size=size, padding=padding)  # type: ignore[arg-type]
+            for kernels in (
+                torch.cat([gate.weight for gate in hidden[:2]]),
+                self.out_gate_hidden.weight,
+            )
+        )
+
+        def run(part: Tensor, state: Tensor) -> Tensor:
+            driven = driven_by(part.flatten(0, 1)) + bias[:, None, None]
+            driven = driven.unflatten(0, (clips, -1))  # (B, t, 3 C, H, W)
+            return _states(driven, state, known_by, recalled_by)
+
+        # Channels last in memory: as convolutions by spectra give their maps, and readouts take.
+        state = x.new_zeros(clips, *size, x.shape[1]).permute(0, 3, 1, 2)
         outputs = []
-        for part in driven.split(self.checkpoint_frames or frames, dim=1):
+        for part in x.transpose(1, 2).split(self.checkpoint_frames or frames, dim=1):
             if self.checkpoint_frames is not None and torch.is_grad_enabled():
-                states = checkpoint(
-                    self._run, part, state, gates, use_reentrant=False, preserve_rng_state=False
-                )
+                states = checkpoint(run, part, state, use_reentrant=False, preserve_rng_state=False)
             else:
-                states = self._run(part, state, gates)
+                states = run(part, state)
             state = states[:, :, -1]
             outputs.append(states)
         return torch.cat(outputs, dim=2) if len(outputs) > 1 else outputs[0]
 
-    def _run(self, driven: Tensor, state: Tensor, gates: Tensor) -> Tensor:
-        """States (B, C, t, H, W) after each frame of `driven` (B, t, 3 C, H, W)."""
-        channels = state.shape[1]
-        padding = self.out_gate_hidden.padding
-        states = []
-        for frame in driven.unbind(dim=1):
-            known = functional.conv2d(state, gates, padding=padding)
-            update, reset = torch.sigmoid(frame[:, : 2 * channels] + known).chunk(2, dim=1)
-            recalled = functional.conv2d(
-                state * reset,
-                self.out_gate_hidden.weight,
-                padding=padding,
-            )
-            content = torch.tanh(frame[:, 2 * channels :] + recalled)
-            state = state * (1 - update) + content * update
-            states.append(state)
-        return torch.stack(states, dim=2)
+
+def _states(
+    driven: Tensor,
+    state: Tensor,
+    known_by: Callable[[Tensor], Tensor],
+    recalled_by: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """States (B, C, t, H, W) after each frame of `driven` (B, t, 3 C, H, W)."""
+    channels = state.shape[1]
+    states = []
+    for frame in driven.unbind(dim=1):
+        gates = torch.sigmoid(frame[:, : 2 * channels] + known_by(state))
+        update, reset = gates.chunk(2, dim=1)
+        content = torch.tanh(frame[:, 2 * channels :] + recalled_by(state * reset))
+        state = state * (1 - update) + content * update
+        states.append(state.permute(0, 2, 3, 1))
+    return torch.stack(states, dim=1).permute(0, 4, 1, 2, 3)
 
 
 class EquivariantGRUCore(Core):

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from sensorium_models.networks.cores.batch_norm import batch_normalised
 from sensorium_models.networks.cores.dwiseneuro_blocks import (
     InvertedResidual,
     ShuffleLayer,
     folded,
     initialise,
-    normalised,
     pointwise,
     with_positions,
 )
@@ -119,7 +119,7 @@ class DwiseNeuroCore(Core):
     def forward(self, x: Tensor) -> Tensor:
         x = x.permute(0, 2, 3, 4, 1)  # (B, T, H, W, C), see dwiseneuro_blocks
         if self.training or torch.is_grad_enabled():
-            x = normalised(pointwise(x, self.stem), self.stem_norm)  # and no activation
+            x = batch_normalised(pointwise(x, self.stem), self.stem_norm)  # and no activation
         else:
             weight, bias = folded(self.stem, self.stem_norm)
             x = nn.functional.linear(x, weight.flatten(1), bias)

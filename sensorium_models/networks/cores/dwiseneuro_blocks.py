@@ -7,11 +7,13 @@ depth-wise convolutions are two-dimensional ones on the same memory.
 
 import math
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from sensorium_models.networks.cores.batch_norm import affine, batch_normalised
 
 # Where nothing is learned on a CPU, hidden channels of one clip are computed about this many
 # numbers at a time (4 MB): what stays in the cache is not written to memory and read back.
@@ -85,25 +87,10 @@ def in_groups(x: Tensor, convolution: nn.Conv1d) -> Tensor:
     return torch.cat([functional.linear(part, weight, bias) for part, weight, bias in parts], -1)
 
 
-def normalised(x: Tensor, norm: nn.BatchNorm1d | nn.BatchNorm3d) -> Tensor:
-    """Batch norm of x (B, T, C) or (B, T, H, W, C)."""
-    if norm.training:
-        return norm(x.movedim(-1, 1)).movedim(1, -1)
-    scale, offset = _affine(norm)  # a hundred times as fast as PyTorch's own on this memory
-    return torch.addcmul(offset, x, scale)
-
-
 def folded(convolution: nn.Conv3d, norm: nn.BatchNorm3d) -> tuple[Tensor, Tensor]:
     """Weight and bias of a convolution without bias and the batch norm after it, in evaluation."""
-    scale, offset = _affine(norm)
+    scale, offset = affine(norm)
     return convolution.weight * scale.reshape(-1, 1, 1, 1, 1), offset
-
-
-def _affine(norm: nn.BatchNorm1d | nn.BatchNorm3d) -> tuple[Tensor, Tensor]:
-    """Factor and summand (C,) of a batch norm in evaluation."""
-    mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
-    scale = norm.weight * torch.rsqrt(variance + norm.eps)
-    return scale, norm.bias - mean * scale
 
 
 def spatially(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1) -> Tensor:
@@ -183,13 +170,13 @@ class InvertedResidual(nn.Module):
         return torch.cat([self._main_in_pieces(clip) for clip in clips]).add_(shortcut)
 
     def _main(self, x: Tensor) -> Tensor:
-        x = functional.silu(normalised(pointwise(x, self.expand), self.expand_norm))
+        x = functional.silu(batch_normalised(pointwise(x, self.expand), self.expand_norm))
         x = spatially(x, self.spatial.weight, None, self.stride)
-        x = functional.silu(normalised(x, self.spatial_norm))
+        x = functional.silu(batch_normalised(x, self.spatial_norm))
         x = temporally(x, self.temporal.weight, None)
-        x = functional.silu(normalised(x, self.temporal_norm))
+        x = functional.silu(batch_normalised(x, self.temporal_norm))
         x = x * self._gate(x.mean(dim=(1, 2, 3), keepdim=True))
-        return normalised(pointwise(x, self.project), self.project_norm)
+        return batch_normalised(pointwise(x, self.project), self.project_norm)
 
     def _main_in_pieces(self, x: Tensor) -> Tensor:
         """`_main` in evaluation: batch norms folded away, some hidden channels after the other.
@@ -238,7 +225,7 @@ class InvertedResidual(nn.Module):
             frames, height, width = x.shape[1:4]
             size = (frames, -(-height // self.stride), -(-width // self.stride))
             x = functional.interpolate(x.movedim(-1, 1), size=size, mode="nearest").movedim(1, -1)
-        return normalised(tiled(x, self.project.out_channels, dim=-1), self.shortcut_norm)
+        return batch_normalised(tiled(x, self.project.out_channels, dim=-1), self.shortcut_norm)
 
 
 class ShuffleLayer(nn.Module):
@@ -259,8 +246,10 @@ class ShuffleLayer(nn.Module):
         self.shortcut_norm = nn.BatchNorm1d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        shortcut = normalised(tiled(x, self.convolution.out_channels, dim=-1), self.shortcut_norm)
-        x = functional.silu(normalised(in_groups(x, self.convolution), self.norm))
+        shortcut = batch_normalised(
+            tiled(x, self.convolution.out_channels, dim=-1), self.shortcut_norm
+        )
+        x = functional.silu(batch_normalised(in_groups(x, self.convolution), self.norm))
         x = x.unflatten(-1, (self.convolution.groups, -1)).transpose(2, 3).flatten(2)
         return self.drop_path(x) + shortcut
 

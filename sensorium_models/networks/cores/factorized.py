@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sensorium_models.networks.cores.batch_norm import batch_normalised
+from sensorium_models.networks.cores.fourier import convolver
 from sensorium_models.networks.encoder import Core
 
 
@@ -43,16 +45,20 @@ class FactorizedLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # Conv3d's numbers by two-dimensional convolutions on channels-last memory: kernels of one
-        # frame, then of one pixel, need no third dimension. 1.2 to 1.5 times as fast on a CPU.
+        # frame, then of one pixel, need no third dimension.
         clips, _, frames = x.shape[:3]
         maps = x.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        maps = functional.conv2d(
-            maps, self.spatial.weight[:, :, 0], self.spatial.bias, stride=self.spatial.stride[1:]
-        )  # (B T, C', H', W')
+        kernels, bias = self.spatial.weight[:, :, 0], self.spatial.bias
+        if self.spatial.stride[1] == 1:
+            size = (maps.shape[2], maps.shape[3])
+            maps = convolver(kernels, size=size, padding=0)(maps) + bias[:, None, None]  # type: ignore[index]
+        else:
+            maps = functional.conv2d(maps, kernels, bias, stride=self.spatial.stride[1:])
         pixels = maps.unflatten(0, (clips, frames)).transpose(1, 2).flatten(3)  # (B, C', T, H' W')
         pixels = functional.conv2d(pixels, self.temporal.weight[..., 0], self.temporal.bias)
-        x = pixels.unflatten(3, maps.shape[2:])  # (B, C', T', H', W')
-        return functional.elu(self.norm(x))
+        pixels = batch_normalised(pixels.permute(0, 2, 3, 1), self.norm)  # (B, T', H' W', C')
+        x = functional.elu(pixels, inplace=True).unflatten(2, maps.shape[2:])
+        return x.permute(0, 4, 1, 2, 3)
 
 
 class FactorizedCore(Core):

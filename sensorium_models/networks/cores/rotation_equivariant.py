@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sensorium_models.networks.cores.batch_norm import batch_normalised
+from sensorium_models.networks.cores.fourier import convolver
 from sensorium_models.networks.cores.hermite import hermite_functions, rotations
 from sensorium_models.networks.encoder import Core
 
@@ -44,7 +46,8 @@ class HermiteConvolution(nn.Module):
         self.padding = 0 if first else kernel // 2
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.conv2d(x, self.kernels(), padding=self.padding)
+        size = (x.shape[2], x.shape[3])
+        return convolver(self.kernels(), size=size, padding=self.padding)(x)
 
     def kernels(self) -> Tensor:
         """Kernels (R * features, C, k, k), made of the coefficients anew at each call."""
@@ -66,13 +69,11 @@ class RotationBatchNorm(nn.Module):
 
     def __init__(self, *, features: int, momentum: float) -> None:
         super().__init__()
-        self.features = features
         # Momentum is PyTorch's: the weight of the new batch.
         self.norm = nn.BatchNorm2d(features, momentum=momentum)
 
     def forward(self, x: Tensor) -> Tensor:
-        # Rotations join the batch: (M, R F, h, w) is (M R, F, h, w) in memory.
-        return self.norm(x.reshape(-1, self.features, *x.shape[2:])).view_as(x)
+        return batch_normalised(x.permute(0, 2, 3, 1), self.norm).permute(0, 3, 1, 2)
 
 
 class RotationEquivariantCore(Core):
@@ -140,14 +141,15 @@ class RotationEquivariantCore(Core):
 
     def forward(self, x: Tensor) -> Tensor:
         clips, _, frames = x.shape[:3]
-        x = x.transpose(1, 2).flatten(0, 1)  # (B T, C, H, W)
+        x = x.transpose(1, 2).flatten(0, 1)  # (B T, C, H, W), channels last in memory
+        x = x.contiguous(memory_format=torch.channels_last)
         last = len(self.norms) - 1
         for layer, (convolution, norm) in enumerate(
             zip(self.convolutions, self.norms, strict=True)
         ):
             x = norm(convolution(x))
             if layer < last:
-                x = functional.elu(x)
+                x = functional.elu(x, inplace=True)
         return x.unflatten(0, (clips, frames)).transpose(1, 2)
 
     def regularizer(self) -> Tensor:

@@ -8,6 +8,7 @@ frames at a time.
 """
 
 import warnings
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -99,7 +100,7 @@ class _Corners:
     no share.
     """
 
-    def __init__(self, grid: Tensor, size: tuple[int, int]) -> None:
+    def __init__(self, grid: Tensor, size: Sequence[int]) -> None:
         height, width = size
         self._size = size
         spans = grid.new_tensor([width - 1, height - 1])
