@@ -12,6 +12,8 @@ configfile: f"{workflow.basedir}/config.yaml"
 
 
 include: "rules/common.smk"
+include: "rules/cluster.smk"
+include: "rules/reported.smk"
 include: "rules/download.smk"
 include: "rules/preprocess.smk"
 include: "rules/split.smk"
