@@ -14,7 +14,8 @@ def asked(system, what):
     return getattr(STUDY.systems[system].resources, what)
 
 
-# A queue's limits stand in the cluster's profile, and no job asks for more.
+# A queue's limits stand in the cluster's profile, and no job asks for more. What takes seconds is a
+# local rule: it runs beside Snakemake, and a study submits hundreds of jobs, not thousands.
 def memory(megabytes):
     """Resource function: more at every attempt, up to what the largest node has."""
     most = 1000 * float(site("max_memory_gb") or "inf")

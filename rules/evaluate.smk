@@ -59,8 +59,8 @@ rule evaluate_in_unit:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=memory(4000),
+        runtime=minutes(60),
     params:
         fingerprint=fingerprints.scores(STUDY),
     script:
@@ -82,8 +82,8 @@ rule uncertainty:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=120,
+        mem_mb=memory(2000),
+        runtime=minutes(120),
     params:
         fingerprint=fingerprints.uncertainty(STUDY),
     script:

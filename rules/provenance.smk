@@ -15,8 +15,8 @@ rule tabulate_lineage:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=60,
+        mem_mb=memory(1000),
+        runtime=minutes(60),
     params:
         fingerprint=REPORTING,
         titles=TITLES,
@@ -61,8 +61,8 @@ rule tabulate_reproduction:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=60,
+        mem_mb=memory(8000),
+        runtime=minutes(60),
     params:
         fingerprint=REPORTING,
         titles=TITLES,

@@ -18,12 +18,12 @@ rule draw_readout_positions:
         f"{LOGS}/report/readout_positions_{{training_set}}.log",
     benchmark:
         f"{BENCHMARKS}/report/readout_positions_{{training_set}}.tsv"
+    localrule: True
     conda:
         "../envs/analysis.yaml"
     threads: 1
     resources:
         mem_mb=2000,
-        runtime=20,
     params:
         fingerprint=REPORTING,
         titles=TITLES,
@@ -48,12 +48,12 @@ rule draw_retinotopy:
         f"{LOGS}/report/retinotopy_{{training_set}}.log",
     benchmark:
         f"{BENCHMARKS}/report/retinotopy_{{training_set}}.tsv"
+    localrule: True
     conda:
         "../envs/analysis.yaml"
     threads: 1
     resources:
         mem_mb=2000,
-        runtime=20,
     params:
         fingerprint=REPORTING,
         titles=TITLES,

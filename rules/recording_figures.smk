@@ -45,12 +45,12 @@ rule draw_stimuli:
         f"{LOGS}/report/stimuli.log",
     benchmark:
         f"{BENCHMARKS}/report/stimuli.tsv"
+    localrule: True
     conda:
         "../envs/analysis.yaml"
     threads: 1
     resources:
         mem_mb=2000,
-        runtime=20,
     params:
         fingerprint=fingerprints.recording_figure(STUDY, "draw_stimuli"),
     script:

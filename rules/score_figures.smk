@@ -21,8 +21,8 @@ rule draw_scores_by_type:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=20,
+        mem_mb=memory(8000),
+        runtime=minutes(20),
     params:
         fingerprint=REPORTING,
         titles=RANKED_TITLES,
@@ -50,8 +50,8 @@ rule draw_neuron_distribution:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=20,
+        mem_mb=memory(8000),
+        runtime=minutes(20),
     params:
         fingerprint=REPORTING,
         titles=RANKED_TITLES,
@@ -79,8 +79,8 @@ rule draw_reliability:
         "../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=20,
+        mem_mb=memory(8000),
+        runtime=minutes(20),
     params:
         fingerprint=REPORTING,
         titles=RANKED_TITLES,

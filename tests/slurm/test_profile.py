@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from sensorium_models.configuration import REPOSITORY
 from tests.slurm.cluster import Cluster
 from tests.slurm.lab import make_slurm_lab
 
@@ -49,10 +50,19 @@ def test_no_job_asks_for_more_than_the_site_has(tmp_path: Path) -> None:
     lab = make_slurm_lab(tmp_path / "lab", None, systems=("watched", "paired"))
     lab.site("max_runtime: 1440", "max_runtime: 25")
     lab.site("max_memory_gb: 250", "max_memory_gb: 2")
-    lab.finish("members", "--dry-run", "--profile", "slurm")
-    planned = re.findall(r"rule train:.*?resources: (.*?)\n", lab.said, re.DOTALL)
-    resources = [dict(re.findall(r"(\w+)=([^,]*)", line)) for line in planned]
-    assert {(r["gpu"], r["runtime"], r["mem_mb"]) for r in resources} == {
+    lab.finish("all", "--dry-run", "--profile", "slurm")
+    planned = re.findall(r"^rule (\w+):.*?resources: (.*?)\n", lab.said, re.DOTALL | re.MULTILINE)
+    resources = [(rule, dict(re.findall(r"(\w+)=([^,]*)", line))) for rule, line in planned]
+    assert {rule for rule, _ in resources} >= {"simulate", "train", "predict", "evaluate"}
+    files = "".join(path.read_text() for path in (REPOSITORY / "rules").glob("*.smk"))
+    local = re.findall(r"^rule (\w+):(?:\n(?: .*)?)*?\n    localrule: True", files, re.MULTILINE)
+    for rule, asked in resources:
+        if rule in [*local, "all"]:
+            continue
+        assert int(asked["runtime"]) <= 25, rule
+        assert int(asked["mem_mb"]) <= 2000, rule
+    trainings = [asked for rule, asked in resources if rule == "train"]
+    assert {(r["gpu"], r["runtime"], r["mem_mb"]) for r in trainings} == {
         ("1", "25", "1500"),
         ("2", "25", "2000"),
     }
