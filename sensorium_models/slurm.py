@@ -53,7 +53,7 @@ def left_jobs(folder: Path) -> dict[str, str]:
     return {
         number: comment.removeprefix("rule_")
         for number, comment, place in jobs
-        if comment.startswith(("rule_", "group_")) and Path(place) == folder.resolve()
+        if comment.startswith(("rule_", "group_")) and Path(place).resolve() == folder.resolve()
     }
 
 

@@ -69,3 +69,15 @@ def test_no_job_asks_for_more_than_the_site_has(tmp_path: Path) -> None:
     lab.site("gpu_syntax: gpus", "gpu_syntax: gres")
     lab.finish("members", "--dry-run", "--profile", "slurm")
     assert re.search(r"rule train:.*?gpu=0, gres=gpu:2", lab.said, re.DOTALL)
+
+
+def test_what_the_cluster_needs_is_told_before_any_job(cluster: Cluster, tmp_path: Path) -> None:
+    lab = make_slurm_lab(tmp_path / "lab", cluster)
+    cluster.run("scontrol", "update", "partitionname=gpu", "default=no")
+    try:
+        assert lab.start("recordings").wait(300) != 0
+    finally:
+        cluster.run("scontrol", "update", "partitionname=gpu", "default=yes")
+    assert "set slurm_partition to one of gpu, urgent" in lab.said
+    assert "slurm/config.yaml" in lab.said
+    assert "has been submitted" not in lab.said
