@@ -16,7 +16,7 @@ from sensorium_models.training import lock as lock_module
 from sensorium_models.training import process as process_module
 from sensorium_models.training.feeding import TrainingError
 from sensorium_models.training.lock import holding
-from sensorium_models.training.process import PREEMPTED, Preempted
+from sensorium_models.training.process import PREEMPTED, Preempted, listening
 
 FORK = multiprocessing.get_context("fork")
 
@@ -157,6 +157,23 @@ def test_one_that_was_taken_for_dead_stops_before_it_writes(path: Path) -> None:
         with pytest.raises(TrainingError, match="is another training's now"):
             lock.check()
     assert path.read_text() == holder()  # not ours to remove
+
+
+def test_the_first_signal_tells_why_and_a_second_one_kills_unless_it_is_shared() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with listening() as told:
+        signal.raise_signal(signal.SIGURG)
+        assert told.received
+        assert told.warned
+        assert signal.getsignal(signal.SIGTERM) is before
+    with listening(shared=True) as told:
+        # To every process of a job, and handed on by the one that started this one.
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGURG)
+        assert told.received
+        assert not told.warned
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def stop_with(number: int) -> Callable[[str], None]:
