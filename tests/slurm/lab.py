@@ -126,6 +126,10 @@ class SlurmLab:
         wait_until(lambda: path.exists() and path.read_text().endswith("\n"), f"{member} is held")
         return _step(path.read_text())
 
+    def is_held(self, *members: str) -> list[str]:
+        """Those of the trainings that are held, or were."""
+        return [name for name in members if (self.folder / "watch" / "held" / name).exists()]
+
     def steps(self, member: str) -> list[Step]:
         """All steps that a member was trained, in the order of time, repeated ones included."""
         text = (self.folder / "watch" / "steps" / member).read_text()

@@ -6,7 +6,7 @@ counted: checkpoints are written after every step here, so a kill costs the step
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -55,14 +55,22 @@ def test_killed_in_every_way(lab: SlurmLab, uninterrupted: SlurmLab, cluster: Cl
     lab.hold("hurried-seed2", 6, "stuck")  # does not: the time limit kills it
     lab.start("scores")
 
-    cluster.run("scancel", lab.held("watched-seed1").job)
-    requeued = lab.held("watched-seed2")
-    # What preemption does; the node must not take new jobs meanwhile.
-    cluster.run("scontrol", "update", f"nodename={cluster.host}", "state=drain", "reason=test")
-    cluster.run("scontrol", "requeue", requeued.job)
-    wait_until(lambda: cluster.jobs().get(requeued.job) == "PENDING", "the job waits again")
-    cluster.run("scontrol", "update", f"nodename={cluster.host}", "state=resume")
-    os.kill(lab.held("watched-seed3").process, signal.SIGKILL)
+    def preempt(job: str) -> None:
+        """What preemption does; the node takes no new jobs meanwhile."""
+        cluster.run("scontrol", "update", f"nodename={cluster.host}", "state=drain", "reason=test")
+        cluster.run("scontrol", "requeue", job)
+        wait_until(lambda: cluster.jobs().get(job) == "PENDING", "the job waits again")
+        cluster.run("scontrol", "update", f"nodename={cluster.host}", "state=resume")
+
+    deeds: dict[str, Callable[[Step], object]] = {
+        "watched-seed1": lambda step: cluster.run("scancel", step.job),
+        "watched-seed2": lambda step: preempt(step.job),
+        "watched-seed3": lambda step: os.kill(step.process, signal.SIGKILL),
+    }
+    while deeds:
+        wait_until(lambda: lab.is_held(*deeds), f"one of {', '.join(deeds)} is held")
+        member = lab.is_held(*deeds)[0]
+        deeds.pop(member)(lab.held(member))
     lab.finish()
 
     same(lab, uninterrupted)
