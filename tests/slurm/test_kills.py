@@ -47,6 +47,8 @@ def lab(uninterrupted: SlurmLab, cluster: Cluster, tmp_path: Path) -> Iterator[S
 
 def test_killed_in_every_way(lab: SlurmLab, uninterrupted: SlurmLab, cluster: Cluster) -> None:
     """Six members, each ended in another way in the middle of a training."""
+    # Warned three minutes before the end of two, it would be before it listens.
+    lab.site("--signal=URG@180", "--signal=URG@30")
     lab.hold("watched-seed1", 3)
     lab.hold("watched-seed2", 5)
     lab.hold("watched-seed3", 7)
