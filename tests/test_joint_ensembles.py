@@ -92,6 +92,9 @@ def test_a_study_can_leave_out_what_one_below_it_named(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("ensembles: {joint: {members: [nobody]}, two: null}\n")
     study = read_study(CONFIG, tmp_path / "mine.yaml", overrides={"ensembles": {"joint": None}})
     assert study.settings.ensembles == {}
+    # As `--config 'ensembles={joint: null}'` hands it over.
+    study = read_study(CONFIG, tmp_path / "mine.yaml", overrides={"ensembles": {"joint": "null"}})
+    assert study.settings.ensembles == {}
 
 
 def test_a_name_is_a_systems_or_an_ensembles() -> None:
