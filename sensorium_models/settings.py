@@ -197,10 +197,11 @@ class Settings(Section):
     @field_validator("ensembles", mode="before")
     @classmethod
     def _without_those_left_out(cls, ensembles: Any) -> Any:
-        # Mappings of several files merge, so a study says null to what one below it named.
+        # Mappings of several files merge, so a study says null to what one below it named. From the
+        # command line it comes as text.
         if not isinstance(ensembles, dict):
             return ensembles
-        return {name: ensemble for name, ensemble in ensembles.items() if ensemble is not None}
+        return {name: it for name, it in ensembles.items() if it not in (None, "null")}
 
     @field_validator("systems_folders")
     @classmethod

@@ -1,11 +1,13 @@
 """Ensembles of several systems: what may be asked for, exact scores, fitted weights."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from sensorium_models.configuration import REPOSITORY, ConfigurationError
 from sensorium_models.ensemble import EnsembleError, build_ensemble
@@ -88,9 +90,19 @@ def test_a_mistake_stops_before_any_job(ensemble: dict[str, Any], sentence: str)
         study_with(ensemble)
 
 
+def test_the_examples_of_the_readme_are_valid() -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    example = yaml.safe_load(next(block for block in blocks if block.startswith("ensembles:")))
+    names = read_study(CONFIG, overrides=example).settings.ensembles
+    assert list(names) == ["everything", "weighted", "fitted"]
+
+
 def test_a_study_can_leave_out_what_one_below_it_named(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("ensembles: {joint: {members: [nobody]}, two: null}\n")
     study = read_study(CONFIG, tmp_path / "mine.yaml", overrides={"ensembles": {"joint": None}})
+    assert study.settings.ensembles == {}
+    # As `--config 'ensembles={joint: null}'` hands it over.
+    study = read_study(CONFIG, tmp_path / "mine.yaml", overrides={"ensembles": {"joint": "null"}})
     assert study.settings.ensembles == {}
 
 
