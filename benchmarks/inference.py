@@ -22,7 +22,7 @@ from memory import peak_megabytes
 from sides import ALLOCATORS, measured
 
 FRAME_SHAPE = (36, 64)
-QUICK = {"dwiseneuro": 32, "dynamic_v1fm": 66}  # frames: two windows, and one
+QUICK = {"dwiseneuro": 32, "dynamic_v1fm": 66, "viv1t": 56}  # frames: two windows, one, none
 
 
 class MemoryRecording:
@@ -94,7 +94,7 @@ def predict(name: str, side: str, *, frames: int, neurons: int, threads: int) ->
     torch.set_num_threads(threads)
     recording: Any = MemoryRecording(frames=frames, neurons=neurons)
     system, encoder = network(name, recording)
-    wanted = slice(50, frames - 1) if name == "dynamic_v1fm" else slice(0, frames)
+    wanted = slice(0, frames) if name == "dwiseneuro" else slice(50, frames - 1)
     before = peak_megabytes()
     begin = time.perf_counter()
     if side == "ours":
@@ -115,6 +115,11 @@ def _plain(name: str, encoder: Any, clip: Any, system: Any, wanted: slice) -> An
         return plain_dwiseneuro.trial(
             encoder, inputs, window_frames=recipe.clip_frames, step=recipe.frame_step
         )
+    if name == "viv1t":
+        import plain_viv1t
+
+        history = encoder.history_frames
+        return plain_viv1t.rates(encoder, clip)[0, wanted.start - history : wanted.stop - history]
     import plain_dynamic_v1fm
 
     return plain_dynamic_v1fm.trial(encoder, clip, wanted=wanted)

@@ -254,6 +254,8 @@ def test_memory_does_not_grow_with_the_responses() -> None:
             neurons=neurons,
             modalities=("video", "responses", "behavior", "pupil_center"),
             coordinates=None,
+            masked_trials=(),
+            unused_devices=(),
             trials=Trials(
                 first_frame=np.arange(trials) * frames,
                 frames=np.full(trials, frames),
