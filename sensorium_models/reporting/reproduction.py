@@ -12,7 +12,7 @@ import pandas as pd
 
 from sensorium_models.evaluation.scores import METRICS
 from sensorium_models.reporting import published
-from sensorium_models.reporting.counterparts import TIERS, Counterpart, ProtocolResults, counterpart
+from sensorium_models.reporting.counterparts import Counterpart, ProtocolResults, counterpart
 from sensorium_models.reporting.tables import Column, Table
 
 WITHIN, OUTSIDE, NOT_COMPARABLE = "within band", "outside band", "not comparable"
@@ -32,10 +32,17 @@ _SOURCES = {
     "README": "Repository of DwiseNeuro",
     "demo": "Repository of ViV1T",
 }
+_TRACKS = {
+    "main": "main, final",
+    "bonus": "bonus, final",
+    "live_main": "main, live",
+    "live_bonus": "bonus, live",
+    "oracle": "oracle",
+}
 _QUANTITIES = {
-    METRICS[0]: "single-trial correlation",
-    METRICS[1]: "correlation to average",
-    f"{METRICS[0]}_animal_mean": "single-trial correlation, mean of animals",
+    METRICS[0]: "ρ, single trials",
+    METRICS[1]: "ρ, to average",
+    f"{METRICS[0]}_animal_mean": "ρ, single trials, mean of animals",
     "gpu": "GPU",
     "gpu_memory": "memory of the GPU",
     "batch_size": "clips per step",
@@ -80,7 +87,7 @@ def ledger(
             Column("published_name", "Model"),
             Column("of", "of"),
             Column("quantity_title", "Quantity"),
-            Column("where", "measured on"),
+            Column("where", "on (F–J)"),
             Column("published", "Published"),
             *(
                 Column(f"ours_{name}", f"protocol {name}", "text", "This study")
@@ -93,7 +100,8 @@ def ledger(
         caption=(
             f"Each of {len(published.published())} published numbers: "
             + ", ".join(f"{int(counts.get(v, 0))} {v}" for v in (WITHIN, OUTSIDE, NOT_COMPARABLE))
-            + ". A score is judged where ours is of the same neurons and trials. Band: "
+            + ". ρ: single-trial correlation or correlation to average, on the test sets named. A "
+            "score is judged where ours is of the same neurons and trials. Band: "
             f"{BAND_DEVIATIONS:g} standard deviations of the difference of two independent "
             "trainings (√(1/n + 1/m) times the published deviation over seeds, n and m being the "
             "numbers of models behind either mean): that of the system's own published models "
@@ -137,7 +145,7 @@ def _row(
         "of": _of(number["member"]),
         "quantity": number["quantity"],
         "quantity_title": _quantity(number["quantity"]),
-        "where": f"F–J, {TIERS[number['track']]}" if number["track"] else None,
+        "where": _TRACKS[number["track"]] if number["track"] else None,
         "published": " ".join(filter(None, [number["value"], number["unit"]])),
         "published_value": number["value"],
         "unit": number["unit"],
