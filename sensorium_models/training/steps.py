@@ -5,8 +5,8 @@ be computed in parts, whose gradients add up to that of the batch.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, cast
 
 import numpy as np
@@ -15,6 +15,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from sensorium_models.networks.cores.batch_norm import statistics_kept
 from sensorium_models.networks.encoder import Encoder
 from sensorium_models.networks.inputs import AnimalInputs, select_rows, to_device
 from sensorium_models.recipes import Recipe
@@ -155,7 +156,7 @@ class Gradients:
                     core,
                     *inputs,
                     use_reentrant=False,
-                    context_fn=lambda: (nullcontext(), _statistics_kept(core)),
+                    context_fn=lambda: (nullcontext(), statistics_kept(core)),
                 )
             else:
                 features = core(*inputs)
@@ -207,15 +208,3 @@ def _validity(clip: Clip, frames: int) -> Tensor | None:
     """Which of the last `frames` frames count (B, T_out); None where all do."""
     valid = torch.as_tensor(clip.valid)[:, -frames:]
     return None if bool(valid.all()) else valid
-
-
-@contextmanager
-def _statistics_kept(core: nn.Module) -> Iterator[None]:
-    """Recomputing a forward pass must not count its batch a second time."""
-    kept = [(buffer, buffer.clone()) for buffer in core.buffers()]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, values in kept:
-                buffer.copy_(values)

@@ -327,3 +327,17 @@ def test_readout_refuses_what_it_has_no_use_for(make_facts):
     readout = GroupedReadout(**settings, in_shape=(1, 1))
     with pytest.raises(ValueError, match="no positions"):
         readout(torch.zeros(1, 8, 2, 1, 1), torch.zeros(1, 2, 2))
+
+
+def test_recomputing_blocks_changes_nothing():
+    results = []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        core = DwiseNeuroCore(**{**SMALL, "drop_path": 0.5}, recompute_blocks=recompute).train()
+        x = torch.randn(3, SMALL["in_channels"], 4, *SMALL["frame_shape"])
+        torch.manual_seed(1)
+        features = core(x)
+        features.square().sum().backward()
+        gradients = [parameter.grad for parameter in core.parameters()]
+        results.append([features.detach(), *gradients, *core.buffers()])
+    assert all(torch.equal(once, again) for once, again in zip(*results, strict=True))

@@ -5,6 +5,8 @@ gradients up to two more digits than need be, and its gradients for a single cli
 Formulas: Ioffe and Szegedy (2015), arXiv 1502.03167.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -56,6 +58,18 @@ def affine(norm: BatchNorm) -> tuple[Tensor, Tensor]:
     mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
     scale = norm.weight * torch.rsqrt(variance + norm.eps)
     return scale, norm.bias - mean * scale
+
+
+@contextmanager
+def statistics_kept(part: nn.Module) -> Iterator[None]:
+    """Recomputing a forward pass must not count its batch a second time."""
+    kept = [(buffer, buffer.clone()) for buffer in part.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, values in kept:
+                buffer.copy_(values)
 
 
 class _Normalised(torch.autograd.Function):

@@ -6,11 +6,14 @@ output step sees the whole window, later frames included.
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from sensorium_models.networks.cores.batch_norm import batch_normalised
+from sensorium_models.networks.cores.batch_norm import batch_normalised, statistics_kept
 from sensorium_models.networks.cores.dwiseneuro_blocks import (
     InvertedResidual,
     ShuffleLayer,
@@ -48,7 +51,12 @@ class DwiseNeuroCore(Core):
         cortex_channels: Sequence[int],
         cortex_groups: int,
         cortex_drop_path: float,
+        recompute_blocks: bool = False,
     ) -> None:
+        """`recompute_blocks`: a training keeps what enters the blocks and computes the rest again.
+
+        The result is the same bit for bit, and running statistics see a batch once.
+        """
         super().__init__()
         for name, values in (
             ("channels", channels),
@@ -114,6 +122,7 @@ class DwiseNeuroCore(Core):
             )
         )
         self.out_channels = cortex_channels[-1]
+        self.recompute_blocks = recompute_blocks
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -124,9 +133,18 @@ class DwiseNeuroCore(Core):
             weight, bias = folded(self.stem, self.stem_norm)
             x = nn.functional.linear(x, weight.flatten(1), bias)
         for block in self.blocks:
-            x = block(with_positions(x))
+            x = self._through(block, with_positions(x))
         x = self.cortex(x.mean(dim=(2, 3)))  # (B, T, C)
         return x.transpose(1, 2)[..., None, None]
+
+    def _through(self, block: nn.Module, x: Tensor) -> Tensor:
+        if not self.recompute_blocks or not torch.is_grad_enabled() or x.is_meta:
+            return block(x)
+
+        def contexts() -> Any:
+            return nullcontext(), statistics_kept(block)
+
+        return checkpoint(block, x, use_reentrant=False, context_fn=contexts)
 
 
 def _counts(value: object) -> bool:
