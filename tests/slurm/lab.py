@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 from sensorium_models.configuration import REPOSITORY
 from tests.slurm.cluster import Cluster, die_with_parent
 
-PATIENCE_SECONDS = 600.0
+PATIENCE_SECONDS = 1800.0
 HERE = Path(__file__).parent
 
 
