@@ -91,7 +91,6 @@ def test_killed_in_every_way(lab: SlurmLab, uninterrupted: SlurmLab, cluster: Cl
     # Put back into the queue, by the cluster or by itself, it is the same job and no failure.
     for member in ("watched-seed2", "hurried-seed1"):
         assert len({step.job for step in lab.steps(member)}) == 1, member
-        assert f"wildcards: training_set=clean, system={member.partition('-')[0]}" in lab.said
     for job in (lab.steps(m)[0].job for m in ("watched-seed2", "hurried-seed1")):
         assert f"SLURM-job '{job}' failed" not in lab.said
     # Out of memory, it got more the second time.
