@@ -42,13 +42,13 @@ _TRACKS = {
 _QUANTITIES = {
     METRICS[0]: "ρ, single trials",
     METRICS[1]: "ρ, to average",
-    f"{METRICS[0]}_animal_mean": "ρ, single trials, mean of animals",
+    f"{METRICS[0]}_animal_mean": "ρ, mean of animals",
     "gpu": "GPU",
     "gpu_memory": "memory of the GPU",
     "batch_size": "clips per step",
     "wall_time": "wall time",
     "parameters": "parameters",
-    "relative_gain": "gain over the ensemble baseline",
+    "relative_gain": "gain over ensemble",
 }
 
 
@@ -89,10 +89,7 @@ def ledger(
             Column("quantity_title", "Quantity"),
             Column("where", "on (F–J)"),
             Column("published", "Published"),
-            *(
-                Column(f"ours_{name}", f"protocol {name}", "text", "This study")
-                for name in protocols
-            ),
+            *(Column(f"ours_{name}", name, "text", "This study, protocol") for name in protocols),
             Column("verdict", "Verdict"),
             Column("reason", "Reason"),
         ],
@@ -235,13 +232,13 @@ def _metric_of(quantity: str) -> str:
 def _quantity(quantity: str) -> str:
     if quantity in _QUANTITIES:
         return _QUANTITIES[quantity]
-    return f"{_QUANTITIES[_metric_of(quantity)]}, animal {quantity.rsplit('_', 1)[1]}"
+    return f"ρ, animal {quantity.rsplit('_', 1)[1]}"
 
 
 def _of(member: str) -> str:
     words = {
         "members_mean": "mean of 14 seeds",
-        "members_sd": "standard deviation of 14 seeds",
+        "members_sd": "deviation of 14 seeds",
         "single": "single model",
         "over_ensemble_baseline": "submission",
     }

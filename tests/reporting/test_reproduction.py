@@ -139,7 +139,7 @@ def test_a_deviation_is_compared_as_a_deviation(made: SimpleNamespace) -> None:
     frame = _ledger(made, {"competition": results}).frame
     rows = frame[(frame["source"].str.startswith("Table 5")) & (frame["quantity"] == METRICS[0])]
     rows = rows.set_index("of")
-    spread = rows.loc["standard deviation of 14 seeds"]
+    spread = rows.loc["deviation of 14 seeds"]
     assert spread["ours_competition_value"] == pytest.approx(0.0094)
     assert spread["verdict"] == WITHIN
     # 2 sd sqrt(1/26 + 1/26): a deviation over fourteen seeds is known to a fifth of itself.

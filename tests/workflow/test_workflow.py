@@ -94,7 +94,12 @@ def test_everything_is_made_and_then_nothing_is_to_do(lab: Lab) -> None:
     assert "Factorized (tiny)" in page
     assert "imulated" in page
     names = ["leaderboard_open", "ensemble_size_open", "traces_open", "training_curves_clean"]
-    names += ["scores_by_type_open", "neuron_distribution_open", "reliability_open"]
+    names += [
+        "scores_by_type_open",
+        "neuron_distribution_open",
+        "reliability_open",
+        "paired_differences_open",
+    ]
     names += ["seed_stability_open", "readout_positions_clean", "retinotopy_clean"]
     names += ["example_trial", "stimuli", "composition"]
     for name in [*names, "quality_tinyA", "quality_tinyB", "quality_tinyF"]:
