@@ -74,7 +74,7 @@ class SlurmLab:
         else:
             # Only waits are shorter than in the profile.
             command += ["--profile", "slurm", "--slurm-init-seconds-before-status-checks", "1"]
-            command += ["--latency-wait", "15"]
+            command += ["--latency-wait", "15", "--max-status-checks-per-second", "10"]
         command += ["--nocolor", *arguments, "--configfile", "study.yaml"]
         if self.config:
             command += ["--config", *self.config]
