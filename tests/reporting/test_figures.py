@@ -31,6 +31,7 @@ def _systems(made: SimpleNamespace, count: int, members: int) -> dict[str, int]:
 SIZES = pytest.mark.parametrize(("systems", "members"), [(1, 2), (2, 3), (ALL_SYSTEMS, 14)])
 
 
+@pytest.mark.slow
 @SIZES
 def test_leaderboard_at_all_sizes(made: SimpleNamespace, systems: int, members: int) -> None:
     board = made.board(_systems(made, systems, members), neurons=3, animals=("A",))
@@ -185,6 +186,7 @@ def test_tiers_of_another_study_are_drawn_too(made: SimpleNamespace) -> None:
     assert "F–J" not in drawing.caption
 
 
+@pytest.mark.slow
 @SIZES
 def test_training_curves_at_all_sizes(made: SimpleNamespace, systems: int, members: int) -> None:
     histories = {
@@ -454,6 +456,7 @@ ROLES = {
 BARE = {"coordinates": None, "reliability": None, "channels": {}, "padded_frames": None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "quality",
     [
@@ -473,6 +476,7 @@ def test_quality_sheet_of_any_recording(quality: Quality) -> None:
     assert drawing.section in SECTIONS
 
 
+@pytest.mark.slow
 def test_quality_sheet_says_in_words_what_is_unusual(tmp_path: Path) -> None:
     words = ["12 neurons were silent.", "Pupil size was not recorded."]
     drawing = draw_quality(_quality(), unusual=words, tiers=ROLES, order=0, simulated=False)
@@ -487,6 +491,7 @@ def test_quality_sheet_says_in_words_what_is_unusual(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_quality_sheet_of_a_full_size_animal_stays_small(tmp_path: Path) -> None:
     drawing = draw_quality(
         _quality(neurons=8000), unusual=[], tiers=ROLES, order=0, simulated=False

@@ -52,6 +52,7 @@ def _labels(drawing: Any) -> list[str]:
     return [text.get_text() for text in drawing.figure.axes[0].get_yticklabels()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("systems", [2, 7])
 def test_differences_at_all_sizes(made: SimpleNamespace, systems: int, tmp_path: Path) -> None:
     scores = {name: 0.3 - 0.03 * i for i, name in enumerate(list(made.titles)[:systems])}

@@ -15,6 +15,8 @@ from sensorium_models.reporting.page import SECTIONS
 from sensorium_models.reporting.readout_positions import LookedAt, read_positions
 from tests.layout import assert_tidy, saved
 
+pytestmark = pytest.mark.slow
+
 TITLES = {
     "factorized_baseline": "Factorized baseline",
     "gru_baseline": "GRU baseline",

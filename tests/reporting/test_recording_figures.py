@@ -12,6 +12,8 @@ from sensorium_models.reporting import composition, example_trial, stimulus_fram
 from sensorium_models.reporting.page import SECTIONS
 from tests.layout import assert_tidy, saved
 
+pytestmark = pytest.mark.slow
+
 ROLES = {
     "train": "train",
     "oracle": "select",

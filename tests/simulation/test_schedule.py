@@ -109,6 +109,7 @@ def test_real_trial_structure(metadata_folder):
     assert len(dots) == 8
 
 
+@pytest.mark.slow
 def test_real_response_statistics(write, tmp_path, metadata_folder):
     """Every tenth neuron and some trials of mouse F: mean and std of its training responses."""
     with np.load(metadata_folder / "mouseF.npz", allow_pickle=False) as stored:

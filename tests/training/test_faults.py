@@ -196,6 +196,7 @@ def untimed(state: dict[str, Any]) -> dict[str, Any]:
     return state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_everything_comes_back_to_the_last_bit(
     laboratory: Any, of_recipe: Any, tmp_path: Path, recipe: str

@@ -17,6 +17,8 @@ from sensorium_models.training.checkpoints import CheckpointError
 from sensorium_models.training.feeding import TrainingError
 from sensorium_models.training.process import Preempted
 
+pytestmark = pytest.mark.slow
+
 RECIPES = ["dwiseneuro", "dynamic_v1fm", "factorized_baseline", "viv1t", "viv1t_2025"]
 
 
