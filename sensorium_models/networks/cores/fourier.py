@@ -58,8 +58,11 @@ def convolver(
     """
     kernel, channels = (kernels.shape[2], kernels.shape[3]), (kernels.shape[1], kernels.shape[0])
     if kernels.device.type == "cpu" and worthwhile(size, kernel, padding, channels):
+        # Under autocast kernels may come in bfloat16: the transforms sum too much for its 8 bits.
+        kernels = kernels.to(torch.promote_types(kernels.dtype, torch.float32))
         plan = plan_of(size, kernel, padding, kernels.dtype)
-        return partial(multiplied, factors=plan.factors(kernels), plan=plan)
+        with torch.autocast("cpu", enabled=False):
+            return partial(multiplied, factors=plan.factors(kernels), plan=plan)
     return partial(functional.conv2d, weight=kernels, padding=padding)
 
 
