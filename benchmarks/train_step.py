@@ -12,6 +12,10 @@ matrices in the same run; what counts is the plain side's multiplications. Then 
 rates, loss and gradients of the first batch lie apart (norm of the difference relative to the
 norm), and how long ours waited for clips read from a recording store in the background.
 
+`--exact` runs the plain side once more, in float64 with the same noise, and prints how far each of
+the two float32 sides lies from it: where they disagree by more than rounding should allow, this
+tells whose rounding it is.
+
 `--precision bf16` lets ours compute in bfloat16, which not every processor has (see
 /proc/cpuinfo); the other side stays in float32. A busy machine takes more wall than CPU seconds:
 compare the latter there, with one thread.
@@ -26,6 +30,7 @@ import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import full_scale
 import numpy as np
@@ -101,6 +106,23 @@ class Batches:
         """Add the gradient of a batch as a training does."""
         return float(self.gradients.add(clip, step=0))
 
+    def exact(self, clip: Any) -> float:
+        """Add the gradient of a batch by the plain transcription, in float64."""
+        import torch
+
+        drawn: Any = torch.randn
+
+        def same_noise(*size: Any, dtype: Any = None, **keywords: Any) -> Any:
+            return drawn(*size, dtype=torch.float32, **keywords).to(dtype)
+
+        self.encoder.double()
+        # The loss and the noise are float32 by their own code, which is the same in both sides.
+        with (
+            mock.patch.object(torch, "randn", same_noise),
+            mock.patch.object(torch.Tensor, "float", torch.Tensor.double),
+        ):
+            return self.plain(clip)
+
     def plain(self, clip: Any) -> float:
         """Add the gradient of a batch by the plain transcription."""
         import torch
@@ -164,12 +186,12 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     begin, used = time.perf_counter(), time.process_time()
     # Counting takes fused kernels apart, whose memory would count, too: on the plain side only.
     counter = FlopCounterMode(display=False)
-    with counter if options.side == "plain" else nullcontext():
+    with nullcontext() if options.side == "ours" else counter:
         found["loss"] = add(clip)
     first = time.perf_counter() - begin, time.process_time() - used
     found["multiplications"] = counter.get_total_flops()
     kept = {f"gradient of {n}": p.grad for n, p in batches.encoder.named_parameters()}
-    kept["rates"] = torch.cat([rates.float() for rates in batches.rates])
+    kept["rates"] = torch.cat([rates.double() for rates in batches.rates])
     # Not wanted: gradients that are rounding alone, by the system's own list.
     patterns = batches.system.no_gradient
     np.savez(
@@ -178,7 +200,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     )
     del kept
     wall, cpu, waiting = [], [], []
-    for _ in range(options.steps):
+    for _ in range(0 if options.side == "exact" else options.steps):
         batches.rates.clear()
         batches.encoder.zero_grad(set_to_none=True)
         begin, used = time.perf_counter(), time.process_time()
@@ -242,6 +264,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=["float32", "bf16"], default="float32")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=JSON", help="of recipe")
     parser.add_argument("--only", choices=["ours", "plain"], help="one side alone")
+    parser.add_argument("--exact", action="store_true", help="compare with float64, too")
     parser.add_argument("--store", type=Path, help="recording store; simulated by default")
     parser.add_argument("--quick", action="store_true", help="one short clip, 50 neurons")
     parser.add_argument("--side", help=argparse.SUPPRESS)
@@ -254,6 +277,8 @@ def main() -> None:
         print(json.dumps(run(options)))
         return
     sides = [options.only] if options.only else ["plain", "ours"]
+    if options.exact:
+        sides.append("exact")
     sides = [side for side in sides if side == "ours" or options.system in PLAIN]
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
@@ -262,15 +287,22 @@ def main() -> None:
         for side in sides:
             arguments = ["--side", side, "--store", str(store), "--output", str(folder / side)]
             found[side] = measured(arguments, allocator=options.allocator)
+        exact = found.pop("exact", None)
         _print(options, found)
+        losses = {side: values["loss"] for side, values in found.items()}
         if len(found) == 2:
-            both = [np.load(folder / f"{side}.npz") for side in ("ours", "plain")]
-            far = apart(*both)
-            rates = far.pop("rates")
-            ours, plain = found["ours"]["loss"], found["plain"]["loss"]
-            print(f"  apart: loss {abs(ours / plain - 1):.1e}, rates {rates:.1e}, gradients")
-            for what, distance in list(far.items())[:3]:
-                print(f"    {distance:.1e}  {what}")
+            _print_distance(folder, "ours", "plain", losses)
+        if exact:
+            for side in found:
+                _print_distance(folder, side, "exact", losses | {"exact": exact["loss"]})
+
+
+def _print_distance(folder: Path, side: str, other: str, losses: dict[str, float]) -> None:
+    far = apart(np.load(folder / f"{side}.npz"), np.load(folder / f"{other}.npz"))
+    rates, loss = far.pop("rates"), abs(losses[side] / losses[other] - 1)
+    print(f"  {side} from {other}: loss {loss:.1e}, rates {rates:.1e}, gradients")
+    for what, distance in list(far.items())[:3]:
+        print(f"    {distance:.1e}  {what}")
 
 
 def _simulated(options: argparse.Namespace, folder: Path) -> Path:
