@@ -38,6 +38,7 @@ rule draw_leaderboard:
         intervals=INTERVALS,
         joint=joint_moments,
         achievable=achievable_of,
+        served=served_of,
     output:
         pdf=FIGURE.format(figure="leaderboard_{protocol}.pdf"),
         png=report(

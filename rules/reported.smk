@@ -26,9 +26,18 @@ def uploads_of_protocol(wildcards):
     ]
 
 
+# A server that scores exists for animals whose test responses are withheld.
+SUBMITTED = [
+    protocol
+    for protocol in PROTOCOLS
+    if STUDY.protocol(protocol).animals == "withheld"
+    and uploads_of(STUDY.protocol(protocol).tiers)
+]
+
+
 def served_of(wildcards):
     """The emulated server's scores, which only simulated recordings have."""
-    if not all_simulated(wildcards.protocol):
+    if wildcards.protocol not in SUBMITTED or not all_simulated(wildcards.protocol):
         return []
     return expand(
         SERVED, protocol=wildcards.protocol, system=ranked(wildcards.protocol)
@@ -40,13 +49,6 @@ def all_simulated(protocol):
     return all(STUDY.recording(a).source.kind == "simulated" for a in animals)
 
 
-# A server that scores exists for animals whose test responses are withheld.
-SUBMITTED = [
-    protocol
-    for protocol in PROTOCOLS
-    if STUDY.protocol(protocol).animals == "withheld"
-    and uploads_of(STUDY.protocol(protocol).tiers)
-]
 SUBMISSIONS = [
     SUBMISSION.format(protocol=protocol, system=system, upload=upload)
     for protocol in SUBMITTED

@@ -29,12 +29,14 @@ with job(snakemake) as study, ExitStack() as stack:
         for metric in METRICS
         if pd.notna(getattr(row, metric))
     }
+    served = snakemake.input.served
     drawing = draw(
         board,
         titles=snakemake.params.titles,
         simulated=study.simulated,
         intervals=pd.read_parquet(snakemake.input.intervals),
         achievable=achievable,
+        served=leaderboard(pd.concat(map(pd.read_parquet, served))) if served else None,
         published_as=snakemake.params.published_as,
         notes=notes,
     )

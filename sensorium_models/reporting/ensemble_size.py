@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from sensorium_models.evaluation.scores import METRICS
 from sensorium_models.reporting import style
-from sensorium_models.reporting.leaderboard import METRIC_LABELS, TIER_LABELS
+from sensorium_models.reporting.boards import METRIC_LABELS, TIER_LABELS
 from sensorium_models.reporting.score_rows import ordered_tiers
 
 

@@ -1,6 +1,7 @@
 """Leaderboard figure: every system's members and ensemble on one scale, per tier and metric.
 
-Scores come from `evaluation.scores.leaderboard`; published values are hollow reference marks.
+Scores come from `evaluation.scores.leaderboard`; published values are hollow reference marks, and
+so are those of an emulated server, which scores what is withheld in simulated recordings.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,28 +14,25 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from sensorium_models.ensemble import MEMBER as ENSEMBLE
-from sensorium_models.evaluation.leaderboard import track_of
 from sensorium_models.evaluation.scores import METRICS
 from sensorium_models.reporting import published, style
+from sensorium_models.reporting.boards import (
+    METRIC_LABELS,
+    TIER_LABELS,
+    one_protocol,
+    published_track,
+    ranked_systems,
+    selection_note,
+    shown_tiers,
+    without_lone_ensembles,
+)
 from sensorium_models.reporting.intervals import interval_note, interval_of, level_label
-
-METRIC_LABELS = {
-    "single_trial_correlation": "Single-trial correlation",
-    "correlation_to_average": "Correlation to average",
-}
-TIER_LABELS = {
-    "final_test_main": "Main track, final test set",
-    "final_test_bonus": "Bonus track, final test set",
-    "live_test_main": "Main track, live test set",
-    "live_test_bonus": "Bonus track, live test set",
-    "oracle": "Oracle trials",
-}
-SELECTION_TIER = "oracle"  # its trials decide which epoch of a member is kept
 
 _REFERENCE: dict[str, Any] = {"ms": 4.6, "mfc": "none", "mec": style.INK, "mew": 0.8, "zorder": 5}
 # (system, tier, metric, estimate) -> published value
 _References = Mapping[tuple[str, str, str, str], float]
 
+_SERVED: dict[str, Any] = {"marker": "^", "ms": 5, "mfc": "none", "mew": 1.1, "zorder": 4}
 _INTERVAL: dict[str, Any] = {"lw": 0.9, "solid_capstyle": "butt", "zorder": 2}
 _ACHIEVABLE: dict[str, Any] = {"color": style.MUTED, "lw": 0.8, "ls": (0, (4, 2))}
 
@@ -47,6 +45,7 @@ def draw(
     tiers: Sequence[str] | None = None,
     intervals: pd.DataFrame | None = None,
     achievable: Mapping[tuple[str, str], float] | None = None,
+    served: pd.DataFrame | None = None,
     published_as: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
 ) -> style.Drawing:
@@ -59,6 +58,7 @@ def draw(
         intervals: of the same protocol, as `evaluation.uncertainty` makes them; one is drawn for
             each system, its ensemble's.
         achievable: (tier, metric) -> best score that any model can reach, where the truth is known.
+        served: rows like those of `board`, from the emulated server of a simulated study.
         published_as: system -> the published system whose numbers stand beside it; a system that is
             absent has its own.
         notes: sentences for the caption, such as what an ensemble of several systems is made of.
@@ -69,7 +69,9 @@ def draw(
     protocol = one_protocol(board)
     board = without_lone_ensembles(board)
     tiers = list(tiers) if tiers is not None else shown_tiers(board)
-    systems = ranked_systems(board, tiers)
+    if served is not None and served.empty:
+        served = None
+    systems = ranked_systems(board if served is None else pd.concat([served, board]), tiers)
     colours = style.colours([*titles, *(name for name in systems if name not in titles)])
     achievable = {key: best for key, best in (achievable or {}).items() if key[0] in tiers}
     references = _references(systems, tiers, published_as or {})
@@ -82,14 +84,15 @@ def draw(
             for axes, metric in zip(row, METRICS, strict=True):
                 best = achievable.get((tier, metric))
                 _panel(axes, part, tier, metric, systems, colours, references, best)
+                _emulated(axes, served, tier, metric, systems, colours)
                 _intervals(axes, intervals, tier, metric, systems, colours)
             row[0].set_yticks(range(len(systems)), [titles.get(s, s) for s in systems])
             row[1].set_yticks(range(len(systems)), [""] * len(systems))
-            row[0].set_title(_heading(part, tier))
+            row[0].set_title(_heading(part, tier, served))
         for column, metric in zip(grid.T, METRICS, strict=True):
             _common_scale(column)
             column[-1].set_xlabel(METRIC_LABELS[metric])
-        marks = _legend(board, references, intervals, bool(achievable))
+        marks = _legend(board, references, intervals, bool(achievable), served is not None)
         figure.legend(
             handles=marks,
             loc="outside lower center",
@@ -106,6 +109,7 @@ def draw(
             simulated=simulated,
             intervals=intervals,
             achievable=bool(achievable),
+            served=served is not None,
             notes=[
                 *notes,
                 *published.variations(
@@ -121,64 +125,6 @@ def draw(
         ),
         section="scores",
     )
-
-
-def one_protocol(board: pd.DataFrame) -> str:
-    """The protocol of the rows; two protocols never share a figure or a table.
-
-    Raises:
-        ValueError: no rows, or more than one protocol.
-    """
-    protocols = sorted(board["protocol"].astype(str).unique())
-    if len(protocols) != 1:
-        raise ValueError(
-            "A leaderboard shows one protocol, but the scores hold "
-            f"{' and '.join(protocols) if protocols else 'none'}; pass the rows of one."
-        )
-    return protocols[0]
-
-
-def shown_tiers(board: pd.DataFrame) -> list[str]:
-    """Tiers in the order of the board, without live test sets whose final test set is there too."""
-    tiers = list(dict.fromkeys(board["tier"].astype(str)))
-    return [t for t in tiers if t.replace("live_", "final_", 1) not in tiers or "live_" not in t]
-
-
-def ranked_systems(board: pd.DataFrame, tiers: Sequence[str]) -> list[str]:
-    """Systems, best first by the best single-trial correlation in the first tier that has any."""
-    systems = list(dict.fromkeys(board["system"].astype(str)))
-    for tier in tiers:
-        best = board[board["tier"] == tier].groupby("system", observed=True)[METRICS[0]].max()
-        best = best.dropna()
-        if len(best):
-            return sorted(systems, key=lambda system: (-best.get(system, -np.inf), system))
-    return sorted(systems)
-
-
-def without_lone_ensembles(board: pd.DataFrame) -> pd.DataFrame:
-    """Leave out the ensemble of a system with one member: it is that member once more."""
-    members = (
-        board[board["member"] != ENSEMBLE].groupby("system", observed=True)["member"].nunique()
-    )
-    lone = board["system"].map(members).astype(float) == 1
-    return board[~(lone & (board["member"] == ENSEMBLE))]
-
-
-def published_track(tier: str) -> str:
-    """The published track that may stand beside a tier's scores; "" where none may.
-
-    The published values are those of the final test sets; beside live or oracle scores they would
-    claim a comparison that nobody made.
-    """
-    return track_of(tier) if tier.startswith("final_test") else ""
-
-
-def selection_note(board: pd.DataFrame, tiers: Sequence[str]) -> list[str]:
-    """A sentence where a tier with scores is one by which members were selected."""
-    scored = board.loc[board[METRICS[0]].notna(), "tier"]
-    if SELECTION_TIER in tiers and bool((scored == SELECTION_TIER).any()):
-        return ["The oracle trials chose the best epoch of the members."]
-    return []
 
 
 def _references(
@@ -237,6 +183,22 @@ def _panel(
     axes.grid(axis="x")
 
 
+def _emulated(
+    axes: Axes,
+    served: pd.DataFrame | None,
+    tier: str,
+    metric: str,
+    systems: Sequence[str],
+    colours: Mapping[str, str],
+) -> None:
+    if served is None:
+        return
+    for place, system in enumerate(systems):
+        rows = served[(served["system"] == system) & (served["tier"] == tier)]
+        for value in rows[metric].dropna():
+            axes.plot([value], [place], ls="", mec=colours[system], **_SERVED)
+
+
 def _intervals(
     axes: Axes,
     intervals: pd.DataFrame | None,
@@ -263,10 +225,12 @@ def _common_scale(column: np.ndarray) -> None:
     column[0].set_xlim(low - margin if low < 0 else 0.0, high + margin)
 
 
-def _heading(part: pd.DataFrame, tier: str) -> str:
+def _heading(part: pd.DataFrame, tier: str, served: pd.DataFrame | None) -> str:
     label = TIER_LABELS.get(tier, f"Tier {tier}")
     if part[METRICS[0]].notna().any():
         return label
+    if served is not None and (served["tier"] == tier).any():
+        return f"{label} ({_reasons(part)}: emulated server)"
     return f"{label} (no scores: {_reasons(part)})"
 
 
@@ -279,6 +243,7 @@ def _legend(
     references: _References,
     intervals: pd.DataFrame | None,
     achievable: bool,
+    served: bool,
 ) -> list[Line2D]:
     scored = board[board[METRICS[0]].notna()]
     ensembles = bool((scored["member"] == ENSEMBLE).any())
@@ -293,6 +258,7 @@ def _legend(
             {"marker": "|", "ms": 7, "mec": grey, "mew": 1.4},
         ),
         (ensembles, "ensemble", {"marker": "D", "ms": 5, "mfc": grey, "mec": "white"}),
+        (served, "emulated server, ensemble", {**_SERVED, "mec": grey}),
         (
             bool(interval_note(intervals, shown_tiers(board))),
             "" if intervals is None or intervals.empty else level_label(intervals),
@@ -316,6 +282,7 @@ def _caption(
     simulated: bool,
     intervals: pd.DataFrame | None,
     achievable: bool,
+    served: bool,
     notes: Sequence[str],
 ) -> str:
     counts = []
@@ -345,6 +312,11 @@ def _caption(
     if achievable:
         sentences.append(
             "Dashed line: score of the simulation's true rates, the best that a model can reach."
+        )
+    if served:
+        sentences.append(
+            "Triangles: the uploads of the ensembles scored by an EMULATED server, on every trial "
+            "and with the responses that the simulation withholds."
         )
     if any(tier.startswith("final_test") for tier in tiers):
         sentences.append(published.NOTE)

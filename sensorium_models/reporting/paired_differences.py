@@ -13,8 +13,8 @@ from matplotlib.ticker import MaxNLocator
 
 from sensorium_models.evaluation.scores import METRICS
 from sensorium_models.reporting import style
+from sensorium_models.reporting.boards import METRIC_LABELS, TIER_LABELS, one_protocol
 from sensorium_models.reporting.intervals import interval_note, level_label
-from sensorium_models.reporting.leaderboard import METRIC_LABELS, TIER_LABELS, one_protocol
 from sensorium_models.reporting.score_rows import ordered_tiers
 
 ESTIMATE = "ensemble"

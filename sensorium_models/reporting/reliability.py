@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from sensorium_models.evaluation.scores import METRICS
 from sensorium_models.reporting import style
-from sensorium_models.reporting.leaderboard import (
+from sensorium_models.reporting.boards import (
     METRIC_LABELS,
     TIER_LABELS,
     one_protocol,

@@ -9,7 +9,7 @@ from sensorium_models.ensemble import MEMBER as ENSEMBLE
 from sensorium_models.evaluation.ceiling import CEILINGS
 from sensorium_models.evaluation.leaderboard import TRACKS
 from sensorium_models.evaluation.scores import METRICS
-from sensorium_models.reporting.leaderboard import shown_tiers
+from sensorium_models.reporting.boards import shown_tiers
 
 _LABELS = ("protocol", "system", "member", "animal", "tier", "stimulus_type")
 _MORE = ("neuron_id", "reliable", "trials_left_out", "reason", "score_unit", "frame_convention")

@@ -11,8 +11,7 @@ import pandas as pd
 from sensorium_models.ensemble import MEMBER as ENSEMBLE
 from sensorium_models.evaluation.scores import METRICS
 from sensorium_models.reporting import published
-from sensorium_models.reporting.intervals import interval_note, interval_of, level_label
-from sensorium_models.reporting.leaderboard import (
+from sensorium_models.reporting.boards import (
     TIER_LABELS,
     one_protocol,
     published_track,
@@ -20,6 +19,7 @@ from sensorium_models.reporting.leaderboard import (
     shown_tiers,
     without_lone_ensembles,
 )
+from sensorium_models.reporting.intervals import interval_note, interval_of, level_label
 from sensorium_models.reporting.tables import Column, Table, signed
 
 _SHORT = {METRICS[0]: "Single-trial correlation", METRICS[1]: "Correlation to average"}

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from sensorium_models.evaluation.scores import METRICS
 from sensorium_models.reporting import style
-from sensorium_models.reporting.leaderboard import METRIC_LABELS, one_protocol
+from sensorium_models.reporting.boards import METRIC_LABELS, one_protocol
 from sensorium_models.reporting.score_rows import ordered_tiers, scored, why_not
 
 _CEILING_OF = dict(zip(METRICS, ("ceiling_single_trial", "ceiling_to_average"), strict=True))

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from sensorium_models.ensemble import MEMBER as ENSEMBLE
 from sensorium_models.evaluation.scores import METRICS
 from sensorium_models.reporting import published, style
-from sensorium_models.reporting.leaderboard import METRIC_LABELS, TIER_LABELS, one_protocol
+from sensorium_models.reporting.boards import METRIC_LABELS, TIER_LABELS, one_protocol
 from sensorium_models.reporting.tables import Column, Table
 
 # On the same trials as the published values, else on what comes nearest.

@@ -13,7 +13,7 @@ import pandas as pd
 from sensorium_models.evaluation.leaderboard import track_of
 from sensorium_models.evaluation.scores import METRICS
 from sensorium_models.reporting import published
-from sensorium_models.reporting.leaderboard import TIER_LABELS, published_track
+from sensorium_models.reporting.boards import TIER_LABELS, published_track
 from sensorium_models.reporting.tables import Column, Table
 from sensorium_models.submission import UPLOADS
 

@@ -17,7 +17,7 @@ from sensorium_models.ensemble import MEMBER as ENSEMBLE
 from sensorium_models.evaluation.responses import RecordedResponses, scoring_plan
 from sensorium_models.predictions import Predictions
 from sensorium_models.reporting import style
-from sensorium_models.reporting.leaderboard import TIER_LABELS
+from sensorium_models.reporting.boards import TIER_LABELS
 
 MAX_REPEATS_DRAWN = 10
 

@@ -11,6 +11,7 @@ import pytest
 
 from sensorium_models.recordings.quality import CHANNELS, Quality
 from sensorium_models.reporting import (
+    boards,
     ensemble_size,
     leaderboard,
     style,
@@ -150,8 +151,8 @@ def test_leaderboard_says_which_tier_selected_the_members(made: SimpleNamespace)
 def test_leaderboard_leaves_out_the_ensemble_of_a_single_member(made: SimpleNamespace) -> None:
     board = made.board({"linear_nonlinear": 1})
     twice = pd.concat([board, board.assign(member="ensemble")])
-    assert list(leaderboard.without_lone_ensembles(twice)["member"].unique()) == ["seed8"]
-    assert set(leaderboard.without_lone_ensembles(made.board({"viv1t": 2}))["member"]) == {
+    assert list(boards.without_lone_ensembles(twice)["member"].unique()) == ["seed8"]
+    assert set(boards.without_lone_ensembles(made.board({"viv1t": 2}))["member"]) == {
         "seed8",
         "seed16",
         "ensemble",
@@ -168,6 +169,23 @@ def test_leaderboard_of_withheld_responses_says_why_it_is_empty(made: SimpleName
     drawing = leaderboard.draw(board, titles=made.titles, simulated=False)
     assert "responses withheld" in drawing.figure.axes[0].get_title(loc="left")
     assert "no scores (responses withheld)" in drawing.caption
+    assert_tidy(drawing.figure)
+
+
+def test_an_emulated_server_ranks_what_is_withheld_and_is_called_so(made: SimpleNamespace) -> None:
+    both = {"factorized_baseline": 3, "viv1t": 2}
+    board = made.board(both, protocol="competition", withheld=True)
+    served = made.board(both, protocol="competition")
+    served = served[served["member"] == "ensemble"].assign(member="submission")
+    served.loc[served["system"] == "viv1t", "single_trial_correlation"] += 0.3
+    drawing = leaderboard.draw(board, titles=made.titles, simulated=True, served=served)
+    panel = drawing.figure.axes[0]
+    assert "responses withheld: emulated server" in panel.get_title(loc="left")
+    marks = [line for line in panel.get_lines() if line.get_marker() == "^"]
+    assert len(marks) == 2
+    ranked = [tick.get_text() for tick in panel.get_yticklabels()]
+    assert ranked == [made.titles["viv1t"], made.titles["factorized_baseline"]]
+    assert "EMULATED server" in drawing.caption
     assert_tidy(drawing.figure)
 
 
