@@ -1,6 +1,7 @@
 """Writing files so that nobody ever sees half of one: temporary name, fsync, rename."""
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -94,6 +95,12 @@ def is_alive(process: int) -> bool:
     except PermissionError:
         pass  # another user's
     return True
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal; it is never in memory as a whole."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_room(path: Path, needed: int) -> None:

@@ -23,6 +23,16 @@ LEARNED_SPLIT = "split.parquet"
 OUTPUTS = ("run.json", "weights.safetensors", "history.csv", LEARNED_SPLIT)
 
 
+def member_folder(study: Study, training_set: str, system: str, member: str) -> Path:
+    """Where a member lies."""
+    return study.settings.results / "members" / training_set / system / member
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether all that makes a finished member lies in `folder`."""
+    return all((folder / name).exists() for name in OUTPUTS)
+
+
 class MemberGuard:
     """Tells the workflow which members to train, and refuses to replace finished ones unasked."""
 
@@ -31,7 +41,7 @@ class MemberGuard:
 
     def folder(self, training_set: str, system: str, member: str) -> Path:
         """Where a member lies."""
-        return self._study.settings.results / "members" / training_set / system / member
+        return member_folder(self._study, training_set, system, member)
 
     def fingerprint(self, training_set: str, system: str, member: str) -> dict[str, Any]:
         """What decides the member, for its record."""
@@ -65,7 +75,7 @@ class MemberGuard:
 
     def _is_to_be_trained(self, training_set: str, system: str, member: str) -> bool:
         folder = self.folder(training_set, system, member)
-        if not all((folder / name).exists() for name in OUTPUTS):
+        if not is_whole(folder):
             return True
         # Comparing opens every store; without leave to replace, nothing would come of it.
         replace = self._study.settings.replace_members

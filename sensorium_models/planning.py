@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sensorium_models.finished import OUTPUTS, read_record
+from sensorium_models.finished import is_whole, member_folder, read_record
+from sensorium_models.finished_recordings import store_path
 from sensorium_models.reporting.published import published
 from sensorium_models.settings import SimulatedSource
 from sensorium_models.study import Study
@@ -57,8 +58,8 @@ def plan_systems(study: Study) -> list[SystemPlan]:
     plans = []
     for training_set, system in study.trainings():
         names = study.members(system)
-        folders = [_members(study) / training_set / system / name for name in names]
-        finished = [f for f in folders if all((f / name).exists() for name in OUTPUTS)]
+        folders = [member_folder(study, training_set, system, name) for name in names]
+        finished = [folder for folder in folders if is_whole(folder)]
         imported = study.is_imported(training_set, system)
         plans.append(
             SystemPlan(
@@ -104,11 +105,11 @@ def disk(study: Study) -> dict[str, float]:
             small = recording.source.kind == "simulated"
             estimate = _store_bytes(study, animal) if small else _ARCHIVE_BYTES
             archives += _size(archive) or estimate
-        recordings += _size(results / "recordings" / f"{animal}.h5") or _store_bytes(study, animal)
+        recordings += _size(store_path(study, animal)) or _store_bytes(study, animal)
     members = predictions = ensembles = 0.0
     for training_set, system in study.trainings():
         for member in study.members(system):
-            folder = _members(study) / training_set / system / member
+            folder = member_folder(study, training_set, system, member)
             members += sum(map(_size, folder.glob("*"))) or _MEMBER_BYTES
     for protocol in settings.protocols:
         one = sum(_predicted_bytes(study, protocol, a) for a in study.predicted_animals(protocol))

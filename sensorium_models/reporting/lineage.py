@@ -4,13 +4,13 @@ Digests are shown by the first digits of those in the files, so that each can be
 are hashed as they lie on the disk, the rest is in `run.json`, recording stores and receipts.
 """
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from sensorium_models.files import sha256
 from sensorium_models.reporting.tables import Column, Table
 
 SECTION = "lineage"
@@ -116,12 +116,6 @@ def recordings_table(
     )
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _member_row(
     system: str,
     member: str,
@@ -131,7 +125,7 @@ def _member_row(
     results: Path,
     titles: Mapping[str, str],
 ) -> dict[str, Any]:
-    digest = sha256_of(weights)
+    digest = sha256(weights)
     git = (record.get("environment") or {}).get("git") or {}
     commit = git.get("commit")
     imported = record.get("imported_from") or {}

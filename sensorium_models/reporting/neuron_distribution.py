@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from sensorium_models.evaluation.scores import METRICS
 from sensorium_models.reporting import style
-from sensorium_models.reporting.leaderboard import (
+from sensorium_models.reporting.boards import (
     METRIC_LABELS,
     TIER_LABELS,
     one_protocol,
@@ -49,13 +49,15 @@ def draw(rows: pd.DataFrame, *, titles: Mapping[str, str], simulated: bool) -> s
     averages = known.groupby(["system", "tier"], observed=True)[METRICS[0]].mean().reset_index()
     systems = ranked_systems(averages, tiers)
     colours = style.colours([*titles, *systems])
+    shown = known[known["tier"].isin(tiers)]
+    limits = {metric: _limits(shown, metric) for metric in METRICS}
     with style.look():
         figure = style.new_figure(height=0.5 + len(tiers) * (0.35 + 0.33 * max(len(systems), 2)))
         grid = figure.subplots(len(tiers), len(METRICS), squeeze=False, sharex="col")
         for tier, panels in zip(tiers, grid, strict=True):
             part = known[known["tier"] == tier]
             for axes, metric in zip(panels, METRICS, strict=True):
-                low, high = _limits(known[known["tier"].isin(tiers)], metric)
+                low, high = limits[metric]
                 for place, system in enumerate(systems):
                     values = part.loc[part["system"] == system, metric].dropna().to_numpy(float)
                     _ridge(axes, values, place, colours[system], low, high)

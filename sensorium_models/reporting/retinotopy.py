@@ -75,6 +75,11 @@ def draw(
     colours = style.colours([*titles, *shown])
     first = {item.system: item for item in reversed(looked_at)}
     animals = list(dict.fromkeys(item.animal for item in looked_at))
+    explained = [
+        linear_map(item.positions, item.coordinates).explained
+        for item in looked_at
+        if item.coordinates is not None
+    ]
     with style.look():
         figure = style.new_figure(height=4.2)
         above, below = figure.subplots(2, 2, height_ratios=[1.35, 1])
@@ -89,7 +94,7 @@ def draw(
             axes.xaxis.set_major_locator(MaxNLocator(6))
             axes.grid()
         for column, (axes, name) in enumerate(zip(below, _NAMES, strict=True)):
-            _fits(axes, looked_at, column, shown, animals, colours)
+            _fits(axes, looked_at, explained, column, shown, animals, colours)
             axes.set_ylabel(f"Explained variance, {name}")
         figure.legend(
             handles=[
@@ -157,6 +162,7 @@ def _along_cortex(axes: Axes, item: LookedAt, column: int, colour: str, *, point
 def _fits(
     axes: Axes,
     looked_at: Sequence[LookedAt],
+    explained: Sequence[np.ndarray],
     column: int,
     systems: Sequence[str],
     animals: Sequence[str],
@@ -167,9 +173,9 @@ def _fits(
     for system, offset in zip(systems, offsets, strict=True):
         for place, animal in enumerate(animals):
             values = [
-                linear_map(item.positions, item.coordinates).explained[column]
-                for item in looked_at
-                if (item.system, item.animal) == (system, animal) and item.coordinates is not None
+                shares[column]
+                for item, shares in zip(looked_at, explained, strict=True)
+                if (item.system, item.animal) == (system, animal)
             ]
             known = np.array([value for value in values if np.isfinite(value)])
             if len(known):

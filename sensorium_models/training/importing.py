@@ -3,7 +3,6 @@
 Its split says what its authors trained on, as the system's training set describes it.
 """
 
-import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -76,15 +75,10 @@ def import_member(
         "animals": list(recordings),
         "trials": trial_digests(splits, member),
         "recordings": digests,
-        "imported_from": {"path": str(checkpoint), "sha256": _sha256(checkpoint)},
+        "imported_from": {"path": str(checkpoint), "sha256": files.sha256(checkpoint)},
         "parameters": sum(p.numel() for p in encoder.parameters()),
         "environment": environment(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     # Last, because its presence says that the member is complete.
     files.write_json(output / "run.json", content)
-
-
-def _sha256(path: Path) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -17,7 +17,7 @@ import pandas as pd
 from lightning_fabric import Fabric
 
 from sensorium_models import files
-from sensorium_models.finished import OUTPUTS
+from sensorium_models.finished import is_whole
 from sensorium_models.networks.devices import repeatable, resolved_device
 from sensorium_models.networks.members import save_weights
 from sensorium_models.provenance import environment
@@ -153,8 +153,7 @@ def _is_finished(output: Path, record: Mapping[str, Any]) -> bool:
         present = json.loads((output / "run.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return False
-    whole = all((output / name).exists() for name in OUTPUTS)
-    return whole and present["fingerprint"]["digest"] == record["fingerprint"]["digest"]
+    return is_whole(output) and present["fingerprint"]["digest"] == record["fingerprint"]["digest"]
 
 
 def _train(
