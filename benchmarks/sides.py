@@ -6,15 +6,10 @@ import subprocess
 import sys
 from typing import Any
 
-# The C library's allocator as it comes, or told to keep freed memory instead of giving it back.
-ALLOCATORS: dict[str, dict[str, str]] = {
-    "default": {},
-    "keeping": {
-        "MALLOC_MMAP_THRESHOLD_": str(2**32),
-        "MALLOC_TRIM_THRESHOLD_": str(2**36),
-        "MALLOC_TOP_PAD_": str(2**28),
-    },
-}
+from sensorium_models.allocator import KEEPING
+
+# The C library's allocator as it comes, or as the workflow sets it for its jobs.
+ALLOCATORS: dict[str, dict[str, str]] = {"default": {}, "keeping": KEEPING}
 
 
 def measured(arguments: list[str], *, allocator: str) -> Any:

@@ -70,7 +70,6 @@ class Batches:
         from sensorium_models.training.steps import Gradients
 
         shipped = load_system(options.system, folders=[], members={}, origin=Origin([], {}))
-        member = next(iter(shipped.member_axes().values()))
         recipe: dict[str, Any] = {"precision": options.precision}
         if options.clips:
             recipe["clips_per_batch"] = options.clips
@@ -79,7 +78,8 @@ class Batches:
         for change in options.set:
             key, value = change.split("=")
             recipe[key] = json.loads(value)
-        own = shipped.of_member(member).model_dump()
+        # As the file stands, without what an axis of the members changes.
+        own = shipped.model_dump()
         self.system = System.model_validate(with_changes(own, {"recipe": recipe}))
         recording = Recording(options.store)
         animal = recording.animal
@@ -103,8 +103,8 @@ class Batches:
         self.rates: list[Any] = []
 
     def ours(self, clip: Any) -> float:
-        """Add the gradient of a batch as a training does."""
-        return float(self.gradients.add(clip, step=0))
+        """Add the gradient of a batch as a training does, but for CutMix."""
+        return float(self.gradients.add(dataclasses.replace(clip, partner=None), step=0))
 
     def exact(self, clip: Any) -> float:
         """Add the gradient of a batch by the plain transcription, in float64."""
@@ -138,6 +138,8 @@ class Batches:
         rates = side.rates(self.encoder, clip)
         self.rates = [rates.detach()]
         recorded = self.encoder.inputs[animal].responses(clip)[:, -rates.shape[1] :]
+        if self.system.recipe.negative_responses == "zero":
+            recorded = recorded.clamp(min=0)
         loss_of = PoissonLoss(self.system.recipe.loss)
         if self.system.recipe.batches == "mixed_animals":
             loss = loss_of.by_clip(rates, recorded).mean()

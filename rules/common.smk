@@ -5,6 +5,7 @@ from pathlib import Path
 sys.path.insert(0, workflow.basedir)
 
 from sensorium_models import finished_recordings, fingerprints, slurm
+from sensorium_models.allocator import keep_freed_memory
 from sensorium_models.finished import MemberGuard
 from sensorium_models.jobs import make_importable
 from sensorium_models.submission import UPLOADS, uploads_of
@@ -18,6 +19,7 @@ try:
     # What the scripts are handed: without the keys of sources that the study replaced.
     config["recordings"] = STUDY.raw_recordings
     make_importable(workflow.basedir, *STUDY.settings.systems_folders)
+    keep_freed_memory()
     if workflow.is_main_process:
         # Building the networks' skeletons finds a wrong setting now, not in a queued job. The jobs
         # themselves need not import torch for it again.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import sensorium_models
+from sensorium_models.allocator import allocator_settings
 
 _PACKAGES = (
     *("torch", "lightning-fabric", "schedulefree", "safetensors"),
@@ -33,6 +34,7 @@ def environment() -> dict[str, Any]:
             else os.cpu_count(),
             "gpu": _gpu(),
         },
+        "allocator": allocator_settings(),
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
     }
 

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
+from sensorium_models.allocator import KEEPING
 from sensorium_models.configuration import REPOSITORY
 from sensorium_models.predictions import Predictions
 from tests.workflow.conftest import Lab, make_lab
@@ -88,6 +89,7 @@ def test_everything_is_made_and_then_nothing_is_to_do(lab: Lab) -> None:
             (results / f"members/clean/factorized_tiny/{member}/run.json").read_text()
         )
         assert record["environment"]["packages"]["torch"].startswith("2.13")
+        assert record["environment"]["allocator"] == KEEPING
         assert record["wall_seconds"] > 0
     assert not list(results.glob("members/**/*.checkpoint*"))
     page = (results / "report.html").read_text()
