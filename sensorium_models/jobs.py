@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sensorium_models.progress import bars_on
 from sensorium_models.study import Study, load_study
 
 
@@ -27,7 +28,9 @@ def job(snakemake: Any) -> Iterator[Study]:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
         try:
-            yield load_study(snakemake.config)
+            study = load_study(snakemake.config)
+            with bars_on(terminal):
+                yield study
         except (ValueError, OSError) as error:
             traceback.print_exc()
             sentence = f"{type(error).__name__}: {error}\n"

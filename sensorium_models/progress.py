@@ -1,8 +1,11 @@
 """Progress of long work: a bar on a terminal, a line now and then in a log file."""
 
+import fcntl
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from tqdm import tqdm
@@ -11,6 +14,37 @@ Item = TypeVar("Item")
 
 # A log is read afterwards, so it gets a line now and then instead of a redrawn bar.
 LOG_INTERVAL_SECONDS = 10.0
+
+_terminal: TextIO | None = None
+
+
+@contextmanager
+def bars_on(descriptor: int) -> Iterator[None]:
+    """Show the bars of trainings on the terminal behind `descriptor`, if it is one.
+
+    For jobs whose standard error goes to a log. Bars of several jobs would overwrite each other:
+    the first that asks has the terminal until it ends, the others have their logs.
+    """
+    global _terminal
+    with ExitStack() as stack:
+        try:
+            # A description of its own: jobs inherit the one of the run, and with it any lock.
+            path = Path(os.ttyname(descriptor))
+            stream = stack.enter_context(path.open("w", encoding="utf-8"))
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # no terminal, one that cannot be opened, or another job's
+            yield
+            return
+        _terminal = stream
+        try:
+            yield
+        finally:
+            _terminal = None
+
+
+def terminal() -> TextIO | None:
+    """Where a bar can be drawn: the terminal of the job, else standard error if it is one."""
+    return _terminal or (sys.stderr if sys.stderr.isatty() else None)
 
 
 def track(

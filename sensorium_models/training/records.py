@@ -12,6 +12,7 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from sensorium_models import files
+from sensorium_models.progress import terminal
 
 HISTORY_COLUMNS = (
     "epoch",
@@ -85,16 +86,17 @@ def write_events(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 class EpochDisplay:
-    """Epochs as they pass: one bar on a terminal, one plain line per epoch in a log."""
+    """Epochs as they pass: a bar on the terminal, and a plain line for each in the job's log."""
 
     def __init__(self, name: str, *, epochs: int, shown: bool = True) -> None:
         """`shown`: whether this process shows anything; others are silent."""
         self._name = name
         self._epochs = epochs
-        self._shown = shown
+        screen = terminal() if shown else None
+        self._logged = shown and not sys.stderr.isatty()
         self._bar = (
-            tqdm(total=epochs, desc=name, unit="epoch", dynamic_ncols=True)
-            if shown and sys.stderr.isatty()
+            tqdm(total=epochs, desc=name, unit="epoch", dynamic_ncols=True, file=screen)
+            if screen is not None
             else None
         )
 
@@ -110,7 +112,7 @@ class EpochDisplay:
         if self._bar is not None:
             self._bar.initial = self._bar.n = epoch  # the rate counts from here
             self._bar.refresh()
-        else:
+        if self._logged:
             self._line(f"goes on from its checkpoint after epoch {epoch}")
 
     def step(self, step: int, steps: int) -> None:
@@ -130,9 +132,8 @@ class EpochDisplay:
         if self._bar is not None:
             self._bar.set_postfix_str(text, refresh=False)
             self._bar.update(min(1, row["epoch"]))
-        else:
+        if self._logged:
             self._line(f"epoch {row['epoch']}/{self._epochs}: {text}, {row['seconds']:.1f} s")
 
     def _line(self, text: str) -> None:
-        if self._shown:
-            print(f"{self._name} {text}", file=sys.stderr, flush=True)
+        print(f"{self._name} {text}", file=sys.stderr, flush=True)
