@@ -5,8 +5,9 @@
 Both sides have the same random weights and trial and run in processes of their own, one after the
 other, with the same number of threads and the same settings of the memory allocator: the C
 library's (`--allocator default`) or one that keeps freed memory instead of giving it back
-(`--allocator keeping`). Printed: seconds and peak memory of both, their ratios, and the largest
-deviation of the rates relative to the largest rate.
+(`--allocator keeping`, as the workflow does). Printed: seconds and peak memory of both, their
+ratios, and the largest deviation of the rates relative to the largest rate. With `--device cuda`
+both compute on a GPU, once before what counts, and the memory is the GPU's.
 """
 
 import argparse
@@ -18,11 +19,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from memory import peak_megabytes
+from memory import peak_on
 from sides import ALLOCATORS, measured
 
 FRAME_SHAPE = (36, 64)
-QUICK = {"dwiseneuro": 32, "dynamic_v1fm": 66, "viv1t": 56}  # frames: two windows, one, none
+# Frames: of two windows, one, none, and of two undivided networks with some history.
+QUICK = {
+    "dwiseneuro": 32,
+    "dynamic_v1fm": 66,
+    "viv1t": 56,
+    "factorized_baseline": 60,
+    "gru_baseline": 54,
+}
 
 
 class MemoryRecording:
@@ -83,7 +91,9 @@ def network(name: str, recording: MemoryRecording) -> Any:
     return system, encoder
 
 
-def predict(name: str, side: str, *, frames: int, neurons: int, threads: int) -> Any:
+def predict(
+    name: str, side: str, *, frames: int, neurons: int, threads: int, device: str = "cpu"
+) -> Any:
     """Seconds, peak megabytes and rates of one side."""
     import torch
 
@@ -94,16 +104,26 @@ def predict(name: str, side: str, *, frames: int, neurons: int, threads: int) ->
     torch.set_num_threads(threads)
     recording: Any = MemoryRecording(frames=frames, neurons=neurons)
     system, encoder = network(name, recording)
+    place = torch.device(device)
+    encoder = encoder.to(place)
     wanted = slice(0, frames) if name == "dwiseneuro" else slice(50, frames - 1)
-    before = peak_megabytes()
-    begin = time.perf_counter()
-    if side == "ours":
-        rates = predict_trial(encoder, recording, 0, system=system, cap_frames=None, wanted=wanted)
-    else:
-        clip = to_device(whole_trial(recording, 0, cap_frames=None, responses=False), "cpu")
+
+    def rates_of_trial() -> Any:
+        if side == "ours":
+            return predict_trial(
+                encoder, recording, 0, system=system, cap_frames=None, wanted=wanted
+            )
+        clip = to_device(whole_trial(recording, 0, cap_frames=None, responses=False), place)
         with torch.inference_mode():
-            rates = _plain(name, encoder, clip, system, wanted).numpy()
-    return time.perf_counter() - begin, peak_megabytes() - before, rates
+            return _plain(name, encoder, clip, system, wanted).cpu().numpy()
+
+    if place.type == "cuda":
+        rates_of_trial()  # finds its kernels
+    before = peak_on(place)
+    begin = time.perf_counter()
+    rates = rates_of_trial()
+    seconds = time.perf_counter() - begin
+    return seconds, peak_on(place) - (before if place.type == "cpu" else 0), rates
 
 
 def _plain(name: str, encoder: Any, clip: Any, system: Any, wanted: slice) -> Any:
@@ -120,6 +140,12 @@ def _plain(name: str, encoder: Any, clip: Any, system: Any, wanted: slice) -> An
 
         history = encoder.history_frames
         return plain_viv1t.rates(encoder, clip)[0, wanted.start - history : wanted.stop - history]
+    if name in ("factorized_baseline", "gru_baseline"):
+        import plain_baselines
+
+        rates = plain_baselines.rates(encoder, clip)[0]
+        history = clip.frame.shape[1] - len(rates)
+        return rates[wanted.start - history : wanted.stop - history]
     import plain_dynamic_v1fm
 
     return plain_dynamic_v1fm.trial(encoder, clip, wanted=wanted)
@@ -133,6 +159,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=300)
     parser.add_argument("--neurons", type=int, default=7863)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--allocator", choices=sorted(ALLOCATORS), default="default")
     parser.add_argument("--quick", action="store_true", help="a short trial")
     parser.add_argument("--side", help=argparse.SUPPRESS)
@@ -146,6 +173,7 @@ def main() -> None:
             frames=frames,
             neurons=options.neurons,
             threads=options.threads,
+            device=options.device,
         )
         np.save(options.output, rates)
         print(json.dumps({"seconds": seconds, "megabytes": megabytes}))
@@ -160,7 +188,7 @@ def main() -> None:
             rates[side] = np.load(output)
     print(
         f"{options.system}, a trial of {frames} frames, {options.neurons} neurons, "
-        f"{options.threads} threads, allocator {options.allocator}"
+        f"{options.threads} threads, {options.device}, allocator {options.allocator}"
     )
     for side, values in found.items():
         print(f"  {side:5}  {values['seconds']:8.2f} s  {values['megabytes']:8.0f} MB at the peak")
