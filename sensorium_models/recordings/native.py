@@ -45,7 +45,8 @@ class Resampling:
 
     Attributes:
         target_hz: frame rate of the store.
-        longest_gap_seconds: longest stretch between two valid samples that a line may bridge.
+        longest_gap_seconds: longest stretch between two valid samples that a line may bridge, and
+            longest time for which the screen may hold a frame because it missed refreshes.
         responses, eye_tracker: interpolation where these are slower than the frames (anything
             faster is low-passed). Deconvolved responses are not negative and jump, so straight
             lines suit them; the pupil's position has no such bound.
@@ -68,8 +69,9 @@ class NativeRecording(Closing):
     """One animal's recording at native rates; offers what `archives.Archive` offers.
 
     A trial is an entry of the screen that shows a video or an image, in the order of time. One in
-    which a frame of any device is masked is put into the tier `masked_tier`; there, and nowhere
-    else, straight lines cross long gaps and zeros stand where a device has no sample at all.
+    which a frame of any device is masked, or the screen froze, is put into the tier `masked_tier`;
+    there, and nowhere else, straight lines cross long gaps, zeros stand where a device has no
+    sample at all, and a video ends where it froze.
 
     Args:
         path: folder with `screen/`, `responses/` and where there is one `eye_tracker/`; `behavior`
@@ -98,7 +100,7 @@ class NativeRecording(Closing):
         self.folder = self.path.resolve().name
         self._how = resampling or Resampling()
         self._masked_tier, self._withheld_tiers = masked_tier, set(withheld_tiers)
-        self.screen = Screen(self.path / "screen")
+        self.screen = Screen(self.path / "screen", self._how.longest_gap_seconds)
         pupil, wheel = ((self.path / name).is_dir() for name in ("eye_tracker", "treadmill"))
         used = {"responses": True, "eye_tracker": pupil, "treadmill": pupil and wheel}
         self._devices = {
@@ -124,8 +126,8 @@ class NativeRecording(Closing):
             )
         if len(self.masked) == len(tiers):
             raise ArchiveError(
-                f"{next(iter(self.masked.values()))} Every trial is masked so: repair the device's"
-                " clock, or remove the signals that are never valid."
+                f"{next(iter(self.masked.values()))} Every trial is masked so: repair the clock,"
+                " or remove the signals that are never valid."
             )
         tiers = tiers.astype(object)
         tiers[list(self.masked)] = self._masked_tier
@@ -136,6 +138,10 @@ class NativeRecording(Closing):
         """Trials with masked frames, and for each a sentence that says which and why."""
         found = {}
         for trial in track(range(len(self.screen.trials)), f"gaps of {self.folder}", unit="trial"):
+            if freeze := self.screen.freeze(trial):
+                found[trial] = f"{self._left_out(trial)}: {freeze}."
+                tell(found[trial])
+                continue
             at = self._frame_times(trial)
             for name, device in self._devices.items():
                 if name == "responses" and self.screen.trials[trial].tier in self._withheld_tiers:
@@ -290,12 +296,18 @@ class NativeRecording(Closing):
             f" {chosen.pass_hz:g} Hz, stops {chosen.stop_hz:g} Hz)"
         )
 
-    def _masked_said(self, trial: int, name: str, missing: np.ndarray) -> str:
+    def _left_out(self, trial: int) -> str:
         shown = self.screen.trials[trial]
         return (
             f"{self.path}: trial {trial} (entry {shown.name}, tier {shown.tier}) is left out (tier"
-            f" {self._masked_tier}): {len(missing)} of its frames, the first at {missing[0]:.2f} s,"
-            f" lie in gaps of {name} longer than {self._how.longest_gap_seconds:g} s."
+            f" {self._masked_tier})"
+        )
+
+    def _masked_said(self, trial: int, name: str, missing: np.ndarray) -> str:
+        return (
+            f"{self._left_out(trial)}: {len(missing)} of its frames, the first at"
+            f" {missing[0]:.2f} s, lie in gaps of {name} longer than"
+            f" {self._how.longest_gap_seconds:g} s."
         )
 
     # What the folder says about itself.

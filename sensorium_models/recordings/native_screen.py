@@ -19,6 +19,8 @@ _SHOWN = ("video", "image")
 _NOT_SHOWN = ("blank", "invalid")
 # Screens refresh at 59.94 or 60.1 Hz, say, which is 60 Hz here: the frames are counted.
 _RATE_TOLERANCE = 0.02
+# An image stays until the next entry begins; for longer than any released trial only by accident.
+_LONGEST_IMAGE_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,15 @@ class Shown:
 
 
 class Screen:
-    """What was shown and when: `timestamps` (frames,) seconds, `trials` in the order of time."""
+    """What was shown and when: `timestamps` (frames,) seconds, `trials` in the order of time.
 
-    def __init__(self, folder: Path) -> None:
+    A frame that stays for up to `longest_gap_seconds` because the screen missed refreshes is
+    repeated; a trial in which one stays longer ends there, and `freeze` says so.
+    """
+
+    def __init__(self, folder: Path, longest_gap_seconds: float) -> None:
         self.folder = folder
+        self._longest_gap_seconds = longest_gap_seconds
         meta = read_meta(folder / "meta.yml")
         if meta.get("modality") != "screen":
             raise ArchiveError(
@@ -112,17 +119,52 @@ class Screen:
 
     def held_frames(self, trial: int, target_hz: float) -> int:
         """Refreshes that the screen missed: the frame before stayed, and is repeated."""
-        shown = self.trials[trial]
         picks, _, _ = self._slots(trial, target_hz)
-        return len(picks) - shown.count if shown.kind == "video" else 0
+        return len(picks) - 1 - int(picks[-1]) if self.trials[trial].kind == "video" else 0
+
+    def freeze(self, trial: int) -> str | None:
+        """Where and for how long one frame stayed although it should not have; None if none did."""
+        shown = self.trials[trial]
+        if shown.kind == "image":
+            seconds = self._image_seconds(trial)
+            if seconds is None or seconds <= _LONGEST_IMAGE_SECONDS:
+                return None
+            return (
+                f"its image stays for {seconds:.2f} s, longer than the {_LONGEST_IMAGE_SECONDS:g} s"
+                " of an image, as if the entry after it were missing"
+            )
+        times = self._times(trial)
+        last = self._frames_before_freeze(times) - 1
+        if last == len(times) - 1:
+            return None
+        return (
+            f"the screen stopped for {times[last + 1] - times[last]:.2f} s at its frame {last}"
+            f" ({times[last]:.2f} s), longer than {self._longest_gap_seconds:g} s"
+        )
+
+    def _times(self, trial: int) -> np.ndarray:
+        shown = self.trials[trial]
+        return self.timestamps[shown.first : shown.first + shown.count]
+
+    def _image_seconds(self, trial: int) -> float | None:
+        first = self.trials[trial].first
+        times = self.timestamps[first : first + 2]
+        return float(times[1] - times[0]) if len(times) == 2 else None
+
+    def _frames_before_freeze(self, times: np.ndarray) -> int:
+        if len(times) == 1:
+            return 1
+        stays = np.diff(times)
+        # Successive refreshes are no gap, however small the limit.
+        longest = max(self._longest_gap_seconds, 1.5 * float(np.median(stays))) * (1 + 1e-9)
+        frozen = np.flatnonzero(stays > longest)
+        return int(frozen[0]) + 1 if len(frozen) else len(times)
 
     def _slots(self, trial: int, target_hz: float) -> tuple[np.ndarray, np.ndarray, int]:
         """Per refresh of the screen the frame on file and its time; refreshes per new frame."""
-        shown = self.trials[trial]
-        times = self.timestamps[shown.first : shown.first + shown.count]
+        shown, times = self.trials[trial], self._times(trial)
         if shown.kind == "image":
-            following = self.timestamps[shown.first + 1 : shown.first + 2]
-            seconds = float(following[0] - times[0]) if len(following) else 1 / target_hz
+            seconds = min(self._image_seconds(trial) or 1 / target_hz, _LONGEST_IMAGE_SECONDS)
             count = max(1, round(seconds * target_hz))
             return np.zeros(count, dtype=np.int64), times[0] + np.arange(count) / target_hz, 1
         if len(times) == 1:
@@ -135,6 +177,7 @@ class Screen:
                 f" {1 / period:.4g} Hz, which is no whole multiple of {target_hz:g} Hz. Bring the"
                 " video to such a rate first."
             )
+        times = times[: self._frames_before_freeze(times)]
         steps = np.maximum(np.rint(np.diff(times) / period), 1).astype(np.int64)
         refresh = np.concatenate([[0], np.cumsum(steps)])
         slots = np.arange(refresh[-1] + 1)

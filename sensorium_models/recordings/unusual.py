@@ -70,8 +70,8 @@ def _about_masked(quality: Quality) -> Iterable[str]:
     if masked := quality.masked_trials:
         yield (
             f"{_count(len(masked), 'trial')} (such as trial {masked[0]}) {_was(len(masked))} left "
-            "out: a device has a gap there that is too long to interpolate. The attribute "
-            "masked_because of the store names devices and times."
+            "out: a device, or the screen, has a gap there that is too long to fill. The attribute "
+            "masked_because of the store names it and its time."
         )
 
 

@@ -288,6 +288,55 @@ def test_a_refresh_that_the_screen_missed_holds_the_frame_before(
         assert "2 missed refreshes" in file.attrs["resampling"]
 
 
+def test_a_trial_in_which_the_screen_froze_is_left_out(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Frame 40 of trial 1 came three seconds late; frame 40 of trial 2 half a second, which is
+    filled."""
+    videos, times = screen_frames()
+    stamps = np.load(folder / "screen" / "timestamps.npy")
+    stamps[LENGTH + 1 + 40 :] += 3.0
+    stamps[2 * (LENGTH + 1) + 40 :] += 0.4
+    np.save(folder / "screen" / "timestamps.npy", stamps)
+    recording = store_of(folder, tmp_path / "A.h5")
+    np.testing.assert_array_equal(recording.trials.tier, ["train", "none", "oracle", "train"])
+    np.testing.assert_array_equal(recording.trials.frames, [LENGTH, 40, LENGTH + 12, LENGTH])
+    np.testing.assert_array_equal(recording.read("video", 1), videos[1][:40])
+    assert recording.masked_trials == (1,)
+    assert recording.trials.video[1] < 0  # of no video: it is a repeat of nothing
+    with h5py.File(recording.path, "r", locking=False) as file:
+        said = file.attrs["masked_because"]
+        assert "1 of 4 trials" in file.attrs["resampling"]
+        assert "12 missed refreshes" in file.attrs["resampling"]
+    assert "trial 1 (entry 00002, tier train) is left out (tier none)" in said
+    assert f"stopped for 3.03 s at its frame 39 ({times[1][39]:.2f} s), longer than 0.5 s" in said
+    assert said in capsys.readouterr().err
+    # The limit is the devices' and the study's.
+    longer = store_of(folder, tmp_path / "B.h5", resampling=Resampling(longest_gap_seconds=4.0))
+    np.testing.assert_array_equal(longer.trials.frames, [LENGTH, 180, LENGTH + 12, LENGTH])
+    assert longer.masked_trials == ()
+    with pytest.raises(ArchiveError, match=r"stopped for .*tier of the role unused"):
+        store_of(folder, tmp_path / "C.h5", unused_tiers=())
+
+
+def test_an_image_that_nothing_follows_for_an_hour_is_left_out(
+    folder: Path, tmp_path: Path
+) -> None:
+    screen = folder / "screen"
+    stamps = np.load(screen / "timestamps.npy")
+    image = {"modality": "image", "tier": "train", "first_frame_idx": len(stamps)}
+    blank = {"modality": "blank", "first_frame_idx": len(stamps) + 1}
+    for name, entry in (("00008", image), ("00009", blank)):
+        (screen / "meta" / f"{name}.yml").write_text(yaml.safe_dump(entry))
+    np.save(screen / "data" / "00008.npy", np.zeros((5, 6), np.uint8))
+    np.save(screen / "timestamps.npy", [*stamps, stamps[-1] + 0.5, stamps[-1] + 3600.5])
+    recording = store_of(folder, tmp_path / "A.h5")
+    assert recording.trials.tier[4] == "none"
+    assert recording.trials.frames[4] == 20 * 30
+    with h5py.File(recording.path, "r", locking=False) as file:
+        assert "its image stays for 3600.00 s" in file.attrs["masked_because"]
+
+
 def test_short_gaps_are_filled_and_trials_with_long_ones_left_out(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
