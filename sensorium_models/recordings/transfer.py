@@ -184,13 +184,15 @@ class _Transfer:
             raise _Refused("answers with a web page (a login, a captcha?) instead of the file")
         position, size = 0, headers.get("Content-Length", "")
         if status == 206:
-            part = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("Content-Range", ""))
-            if part is None or int(part[1]) != have:
+            part = re.fullmatch(
+                r"bytes ([0-9]+)-[0-9]+/([0-9]+|\*)", headers.get("Content-Range", "")
+            )
+            if part is None or _whole(part[1]) != have:
                 raise _Refused("answers with another part of the file than was asked for")
             position, size = have, part[2]
         elif have:
             tell("The server cannot go on in the middle of a file, so this begins at the start.")
-        if size.isdigit() and int(size) != self._key.size:
+        if _whole(size) not in (None, self._key.size):
             raise _Refused(
                 f"offers {size} bytes where the key says {self._key.size}; the server may not have "
                 "the content"
@@ -248,17 +250,23 @@ def _check_disk(file: FileIO, partial: Path, key: AnnexKey) -> None:
         )
 
 
+def _whole(number: str) -> int | None:
+    """The number of a header; None where it is none, which is as if the header were absent."""
+    # Not isdigit(), which takes digits that int() does not; 20 digits hold every file and wait.
+    return int(number) if re.fullmatch(r"[0-9]{1,20}", number.strip()) else None
+
+
 def _seconds(retry_after: str) -> float:
     """What a Retry-After header asks for: seconds or a date (RFC 9110, section 10.2.3)."""
-    if retry_after.strip().isdigit():
-        return float(retry_after)
+    if (asked := _whole(retry_after)) is not None:
+        return float(asked)
     try:
         date = parsedate_to_datetime(retry_after)
-    except ValueError:
+        if date.tzinfo is None:
+            date = date.replace(tzinfo=UTC)
+        return max(0.0, (date - datetime.now(UTC)).total_seconds())
+    except (ValueError, OverflowError):
         return 0.0
-    if date.tzinfo is None:
-        date = date.replace(tzinfo=UTC)
-    return max(0.0, (date - datetime.now(UTC)).total_seconds())
 
 
 def _brief(error: Exception) -> str:

@@ -131,6 +131,32 @@ def test_the_server_says_how_long_to_wait(
     assert waits == [17, 2, 3600]  # no less than the own wait, no more than an hour
 
 
+@pytest.mark.parametrize(
+    "nonsense", ["Wed, 21 Oct 99999999999 07:28:00 GMT", "\u00b2", "9" * 5000, "-5", "soon"]
+)
+def test_headers_that_make_no_sense_are_taken_as_absent(
+    gin: GinServer, archive: Path, waits: Waits, nonsense: str
+) -> None:
+    def lengthy(handler: Handler, content: bytes) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", nonsense)
+        handler.end_headers()
+        handler.wfile.write(content)
+        handler.close_connection = True
+
+    def ranged(handler: Handler, content: bytes) -> None:
+        handler.answer(206, b"part", Content_Range=f"bytes {nonsense}-9/{nonsense}")
+
+    gin.faults.extend([busy(503, nonsense), lengthy])
+    fetch([gin.address + PATH], archive, KEY, patience=waits.patience)
+    assert whole(archive)
+    assert waits == [1]  # as without the header
+    archive.unlink()
+    gin.faults.extend([drop_after(10), ranged])
+    with pytest.raises(DownloadError, match="another part of the file"):
+        fetch([gin.address + PATH], archive, KEY, patience=waits.patience)
+
+
 def test_retry_after_may_be_a_date_or_nonsense() -> None:
     now = datetime.now(UTC)
     assert 3000 < _seconds(format_datetime(now + timedelta(hours=1), usegmt=True)) <= 3600
