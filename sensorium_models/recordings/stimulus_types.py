@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sensorium_models.recordings.stimulus_features import Features, features
+from sensorium_models.recordings.stimulus_lengths import FRAMES_OF_TYPE, fits
 from sensorium_models.recordings.store import Trials
 
 STIMULUS_TYPES = (
@@ -24,15 +25,6 @@ STIMULUS_TYPES = (
 )
 UNUSED_TIER = "none"
 
-# Valid frames of a trial of each type in the release; `images` has no fixed length.
-_FRAMES_OF_TYPE = {
-    "movie": 300,
-    "gabor": 300,
-    "random_dots": 240,
-    "gaussian_dots": 315,
-    "pink_noise": 324,
-}
-
 
 def type_from_pixels(video: np.ndarray) -> str:
     """The type that the frames of (T, H, W) show by themselves, `unknown` where in doubt."""
@@ -43,13 +35,14 @@ def type_from_pixels(video: np.ndarray) -> str:
 def stimulus_type(by_pixels: str, frames: int, tier: str, candidates: Sequence[str]) -> str:
     """The type of a trial: the pixels propose, `candidates`, what its animal shows there, restrict.
 
-    No candidate means a movie. Where the pixels leave it open one candidate decides by itself, and
-    among several the length does, where `images` is what has no other candidate's length. A
-    proposal that is no candidate makes the type `unknown`; `type_notes` says so.
+    No candidate means a movie. Where the pixels leave it open the length decides: one candidate is
+    taken if a trial of it lasts so long, give or take a few frames; among several the one that
+    lasts exactly so long, or else `images`, whose lengths vary. A proposal that is no candidate
+    makes the type `unknown`, as a length that fits none does; `type_notes` says so.
 
     Args:
         by_pixels: of `type_from_pixels`.
-        frames: valid ones.
+        frames: valid ones, at 30 Hz.
 
     Raises:
         ValueError: a candidate is not one of `STIMULUS_TYPES`.
@@ -65,11 +58,12 @@ def stimulus_type(by_pixels: str, frames: int, tier: str, candidates: Sequence[s
     if by_pixels != "unknown":
         return by_pixels if by_pixels in allowed else "unknown"
     if len(allowed) == 1:
-        return allowed[0]
-    fitting = [name for name in allowed if _FRAMES_OF_TYPE.get(name) == frames]
-    if len(fitting) == 1:
-        return fitting[0]
-    return "images" if not fitting and "images" in allowed else "unknown"
+        return allowed[0] if fits(allowed[0], frames) else "unknown"
+    exact = [name for name in allowed if FRAMES_OF_TYPE.get(name) == (frames, frames)]
+    if len(exact) == 1:
+        return exact[0]
+    images = not exact and "images" in allowed and fits("images", frames)
+    return "images" if images else "unknown"
 
 
 def type_notes(trials: Trials) -> list[str]:

@@ -11,7 +11,7 @@ from sensorium_models.recordings.preprocess import write_store
 from sensorium_models.recordings.store import Recording
 
 TIERS = ["train", "train", "oracle", "oracle", "live_test_main"]
-FRAMES, NEURONS = 20, 3
+FRAMES, NEURONS = 300, 3  # as long as a movie, which its few pixels do not show
 
 
 @pytest.fixture

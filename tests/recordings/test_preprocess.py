@@ -305,9 +305,19 @@ def test_attributes_and_layout(make: Any, zipped: Any, prepare: Any, tmp_path: P
             assert file[name].compression is None
         assert file["trials/video"].dtype == np.int32
         assert file["trials/first_frame"].dtype == np.int64
-    bonus = recording.trials.tier == "live_test_bonus"
-    assert set(recording.trials.stimulus_type[bonus]) == {"pink_noise"}
-    assert set(recording.trials.stimulus_type[recording.trials.tier == "train"]) == {"movie"}
+
+
+@pytest.mark.parametrize(
+    ("padded", "train", "bonus"),
+    [(309, "movie", "unknown"), (331, "unknown", "pink_noise"), (33, "unknown", "unknown")],
+)
+def test_types_are_those_of_the_table_where_trials_last_so_long(
+    padded: int, train: str, bonus: str, make: Any, zipped: Any, prepare: Any, tmp_path: Path
+) -> None:
+    """Frames of a few random pixels show no type; trials last 3 to 9 frames less than `padded`."""
+    trials = prepare(zipped(make(padded=padded), tmp_path / "A.zip"), tmp_path / "A.h5").trials
+    assert set(trials.stimulus_type[trials.tier == "train"]) == {train}
+    assert set(trials.stimulus_type[trials.tier == "live_test_bonus"]) == {bonus}
 
 
 def test_existing_store_survives_a_failure(

@@ -340,6 +340,19 @@ def test_what_fits_no_description_is_unknown(name: str) -> None:
         (403, ("random_dots", "images"), "images"),
         (288, ("gaussian_dots", "random_dots"), "unknown"),
         (300, ("movie", "gabor"), "unknown"),
+        # One candidate is no reason to believe in it: its length must be that of the trial.
+        (300, ("random_dots",), "unknown"),
+        (240, ("random_dots",), "random_dots"),
+        (315, ("pink_noise",), "pink_noise"),  # some frames short
+        (300, ("pink_noise",), "unknown"),
+        (324, (), "unknown"),
+        (600, (), "unknown"),
+        (90, (), "unknown"),
+        (310, ("images",), "images"),
+        (414, ("images",), "images"),
+        (240, ("images",), "unknown"),
+        (240, ("gabor", "images"), "unknown"),
+        (300, ("unknown",), "unknown"),
     ],
 )
 def test_stimulus_type_by_length(frames: int, candidates: tuple[str, ...], expected: str) -> None:
