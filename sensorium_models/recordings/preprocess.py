@@ -24,6 +24,7 @@ from sensorium_models.recordings.archives import (
 from sensorium_models.recordings.native import NativeRecording, Resampling
 from sensorium_models.recordings.sources import TrialSource, open_recording
 from sensorium_models.recordings.statistics import RunningStatistics
+from sensorium_models.recordings.stimulus_lengths import doubtful_lengths, known_durations
 from sensorium_models.recordings.stimulus_types import (
     UNUSED_TIER,
     stimulus_type,
@@ -115,30 +116,52 @@ def write_store(
             "source_checksum": found_checksum,
             "frame_rate_hz": float(frame_rate_hz),
             "fingerprint": fingerprint,
-            **_resampling(source, plan, frame_rate_hz),
         }
         types = stimulus_types or {}
+
+        def write(plan: Plan) -> np.ndarray:
+            how = _resampling(source, plan, frame_rate_hz, types, unused_tiers)
+            said = {**attributes, **how}
+            return _write(source, temporary, plan, train_tier, unused_tiers, types, said)
+
         with disk_full_said(store, needed), files.replacing(store) as temporary:
             try:
-                found = _write(source, temporary, plan, train_tier, unused_tiers, types, attributes)
+                found = write(plan)
             except NotIntegralError:
                 plan = Plan(plan.frames, np.dtype(np.float32), plan.withheld)
-                found = _write(source, temporary, plan, train_tier, unused_tiers, types, attributes)
+                found = write(plan)
             if not np.array_equal(found, plan.frames):
-                plan = Plan(found, plan.video_dtype, plan.withheld)
-                _write(source, temporary, plan, train_tier, unused_tiers, types, attributes)
+                write(Plan(found, plan.video_dtype, plan.withheld))
 
 
-def _resampling(source: TrialSource, plan: Plan, frame_rate_hz: float) -> dict[str, str]:
-    """How the frames came to the store's rate; of an archive, what `first_plan` has proved."""
+def _resampling(
+    source: TrialSource,
+    plan: Plan,
+    frame_rate_hz: float,
+    types: Mapping[str, Sequence[str]],
+    unused: Collection[str],
+) -> dict[str, str]:
+    """How the frames came to the store's rate; of an archive, what `first_plan` has proved, and
+    whether trials last as long as their types do."""
     if isinstance(source, NativeRecording):
         return source.resampling
     seconds = float(np.median(plan.frames)) / frame_rate_hz
+    tiers, frames = [str(tier) for tier in source.tiers], plan.frames.tolist()
+    doubts = doubtful_lengths(
+        tiers, frames, types=types, unused=unused, frame_rate_hz=frame_rate_hz
+    )
+    released = f"released at {frame_rate_hz:g} Hz"
+    doubted = f"taken to be at {frame_rate_hz:g} Hz, which the lengths of trials do not bear out"
+    lengths = (
+        " ".join(doubts).rstrip(".")
+        if doubts
+        else (f"trials last what their types do ({known_durations()})")
+    )
     return {
-        "resampling": f"none: released at {frame_rate_hz:g} Hz",
+        "resampling": f"none: {doubted if doubts else released}",
         "resampling_proof": f"in all {len(plan.frames)} trials {', '.join(source.modalities)} have"
         " one number of frames and none has a rate of its own; half of the trials last"
-        f" {seconds:.2f} s or longer; frames are stored one for one",
+        f" {seconds:.2f} s or longer; {lengths}; frames are stored one for one",
     }
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from sensorium_models.recordings.quality import CHANNELS, Quality, is_constant
+from sensorium_models.recordings.stimulus_lengths import doubtful_lengths
 
 # The released recordings repeat every test video 7 to 10 times.
 USUAL_REPEATS = 7
@@ -36,6 +37,13 @@ def unusual(
         *_about_trials(used, tiers),
         *_about_types(used, stimulus_types),
         *_about_lengths(used),
+        *doubtful_lengths(
+            quality.trials["tier"].tolist(),
+            quality.trials["frames"].tolist(),
+            types=stimulus_types,
+            unused=[tier for tier, role in tiers.items() if role == "unused"],
+            frame_rate_hz=quality.frame_rate_hz,
+        ),
         *_about_responses(quality),
         *_about_behaviour(quality, used),
     ]

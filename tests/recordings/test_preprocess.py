@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
@@ -290,8 +291,8 @@ def test_unused_tier_may_be_silent(make: Any, zipped: Any, prepare: Any, tmp_pat
 
 
 def test_attributes_and_layout(make: Any, zipped: Any, prepare: Any, tmp_path: Path) -> None:
-    archive = zipped(make(), tmp_path / "A.zip")
-    recording = prepare(archive, tmp_path / "A.h5", neurons=7)
+    archive = zipped(make(padded=309), tmp_path / "A.zip")  # trials of 300 to 305 frames
+    recording = prepare(archive, tmp_path / "A.h5", neurons=7, stimulus_types=None)
     with h5py.File(recording.path, "r", locking=False) as file:
         assert file.attrs["schema_version"] == 2
         assert file.attrs["source"] == "A.zip"
@@ -300,11 +301,30 @@ def test_attributes_and_layout(make: Any, zipped: Any, prepare: Any, tmp_path: P
         assert file.attrs["frame_rate_hz"] == 30.0
         assert file.attrs["resampling"] == "none: released at 30 Hz"
         assert "one number of frames" in file.attrs["resampling_proof"]
+        assert "trials last what their types do (movie (10 s)" in file.attrs["resampling_proof"]
         for name in recording.modalities:
             assert file[name].chunks is None
             assert file[name].compression is None
         assert file["trials/video"].dtype == np.int32
         assert file["trials/first_frame"].dtype == np.int64
+
+
+def test_an_archive_at_another_rate_is_not_called_released_at_30_hz(
+    make: Any, zipped: Any, prepare: Any, tmp_path: Path
+) -> None:
+    """Movies of ten seconds at 60 Hz, in every modality alike."""
+    archive = zipped(make(padded=609), tmp_path / "A.zip")
+    recording = prepare(archive, tmp_path / "A.h5", stimulus_types=None)
+    with h5py.File(recording.path, "r", locking=False) as file:
+        assert file.attrs["resampling"].startswith("none: taken to be at 30 Hz, which the lengths")
+        proof = file.attrs["resampling_proof"]
+    assert "8 of 8 trials of tier train do not last as long as movie (10 s) in the release" in proof
+    assert re.search(r"trial \d+ has 60\d frames, 20\.\d\d s at 30 Hz; most would fit at 60", proof)
+    assert "tier none" not in proof
+    # The study may say that it is so: then they last what they should.
+    at_60 = prepare(archive, tmp_path / "B.h5", stimulus_types=None, frame_rate_hz=60.0)
+    with h5py.File(at_60.path, "r", locking=False) as file:
+        assert file.attrs["resampling"] == "none: released at 60 Hz"
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,12 @@ def test_a_recording_as_released_has_nothing_unusual(
     assert "1 trial of type movie has fewer frames than the usual 300" in changed(
         "frames", training[0], 250
     )
+    assert (
+        f"{len(training)} of {len(training)} trials of tier train do not last as long as movie"
+        f" (10 s) in the release: trial {training[0]} has 600 frames, 20.00 s at 30 Hz; most would"
+        " fit at 60 Hz."
+    ) in changed("frames", training, 600)
+    assert "do not last" not in changed("frames", training[: len(training) // 2], 250)
     assert "1 video was shown in more than one tier." in changed("video", training[0], 1001)
     assert "1 video of tier train was shown more than once" in changed("video", training[:2], 5000)
     assert "Few repeats of a video: 3 in oracle" in said(
