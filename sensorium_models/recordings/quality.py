@@ -27,8 +27,9 @@ class Quality:
     """The facts of one recording.
 
     Attributes:
-        trials: one row per trial: tier, stimulus_type, frames, video (within-animal id), withheld,
-            and for every recorded channel of `CHANNELS` whether it is constant in the trial.
+        trials: one row per trial: tier, stimulus_type, pixel_type, frames, video (within-animal
+            id), withheld, and for every recorded channel of `CHANNELS` whether it is constant in
+            the trial.
         channels: name -> all valid frames of all trials, float32, NaN where unknown.
         padded_frames: to how many frames the archive pads every trial with NaN, as far as its
             published statistics tell; None without.
@@ -96,6 +97,7 @@ def measure(
         {
             "tier": trials.tier,
             "stimulus_type": trials.stimulus_type,
+            "pixel_type": trials.pixel_type,
             "frames": trials.frames,
             "video": trials.video,
             "withheld": ~public,

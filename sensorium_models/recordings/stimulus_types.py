@@ -72,27 +72,30 @@ def type_notes(trials: Trials) -> list[str]:
     used = trials.video >= 0
     groups = np.stack([trials.tier, trials.pixel_type, trials.stimulus_type], axis=1)
     for tier, by_pixels, chosen in np.unique(groups[used], axis=0).tolist():
-        if by_pixels == chosen != "unknown":
-            continue
-        those = np.flatnonzero(used & (groups == [tier, by_pixels, chosen]).all(axis=1))
-        some = f"{len(those)} trial{'s' if len(those) > 1 else ''} of tier {tier} (first:"
-        some += f" {those[0]})"
-        if by_pixels != "unknown":
-            notes.append(
-                f"{some}: the frames show {by_pixels}, which the study's table does not list there,"
-                " so the type is unknown. Correct the table, or look at the video."
-            )
-        elif chosen != "unknown":
-            notes.append(
-                f"{some}: the frames fit no type clearly; by the study's table and the length it is"
-                f" {chosen}."
-            )
-        else:
-            notes.append(
-                f"{some}: neither the frames nor the study's table with the length tell the type,"
-                " so it is unknown. List the types of this tier in the table."
-            )
+        if doubt := type_doubt(by_pixels, chosen):
+            those = np.flatnonzero(used & (groups == [tier, by_pixels, chosen]).all(axis=1))
+            count = f"{len(those)} trial{'s' if len(those) > 1 else ''}"
+            notes.append(f"{count} of tier {tier} (first: {those[0]}): {doubt}")
     return notes
+
+
+def type_doubt(by_pixels: str, chosen: str) -> str | None:
+    """Why the type of a trial is in doubt, and what to do; None where pixels and table agree."""
+    if by_pixels == chosen != "unknown":
+        return None
+    if by_pixels != "unknown":
+        return (
+            f"the frames show {by_pixels}, which the study's table does not list there, so the type"
+            " is unknown. Correct the table, or look at the video."
+        )
+    if chosen != "unknown":
+        return (
+            f"the frames fit no type clearly; by the study's table and the length it is {chosen}."
+        )
+    return (
+        "neither the frames nor the study's table with the length tell the type, so it is unknown."
+        " List the types of this tier in the table."
+    )
 
 
 def _described(found: Features) -> str:

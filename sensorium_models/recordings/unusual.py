@@ -11,6 +11,7 @@ import pandas as pd
 
 from sensorium_models.recordings.quality import CHANNELS, Quality, is_constant
 from sensorium_models.recordings.stimulus_lengths import doubtful_lengths
+from sensorium_models.recordings.stimulus_types import type_doubt
 
 # The released recordings repeat every test video 7 to 10 times.
 USUAL_REPEATS = 7
@@ -84,18 +85,14 @@ def _about_masked(quality: Quality) -> Iterable[str]:
 
 
 def _about_types(used: pd.DataFrame, table: Mapping[str, Sequence[str]]) -> Iterable[str]:
-    for (tier, kind), part in used.groupby(["tier", "stimulus_type"], sort=False):
+    shown = used.groupby(["tier", "pixel_type", "stimulus_type"], sort=False)
+    for (tier, by_pixels, kind), part in shown:
+        some = f"{_count(len(part), 'trial')} of tier {tier} (such as trial {part.index[0]})"
         expected = list(table.get(str(tier), ["movie"]))
-        if kind == "unknown":
-            yield (
-                f"What {_count(len(part), 'trial')} of tier {tier} (such as trial"
-                f" {part.index[0]}) showed is unknown."
-            )
-        elif kind not in expected:
-            yield (
-                f"{_count(len(part), 'trial')} of tier {tier} (such as trial {part.index[0]})"
-                f" showed {kind}, where the study's table has {_list(expected)}."
-            )
+        if kind != "unknown" and kind not in expected:
+            yield f"{some} showed {kind}, where the study's table has {_list(expected)}."
+        elif doubt := type_doubt(str(by_pixels), str(kind)):
+            yield f"{some}: {doubt}"
 
 
 def _about_lengths(used: pd.DataFrame) -> Iterable[str]:

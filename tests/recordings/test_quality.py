@@ -156,6 +156,7 @@ def test_a_recording_as_released_has_nothing_unusual(
     trials["stimulus_type"] = ["movie"] * len(trials)
     trials.loc[trials["tier"] == "live_test_bonus", "stimulus_type"] = "pink_noise"
     trials.loc[trials["tier"] == "final_test_bonus", "stimulus_type"] = "random_dots"
+    trials["pixel_type"] = trials["stimulus_type"]
     trials["frames"] = [lengths[kind] for kind in trials["stimulus_type"]]
     tested = ~trials["tier"].isin(["train", "none"])
     trials.loc[tested, "video"] = [
@@ -191,9 +192,18 @@ def test_a_recording_as_released_has_nothing_unusual(
     assert "2 trials of tier live_test_bonus (such as trial" in changed(
         "stimulus_type", bonus[:2], "gabor"
     )
-    assert f"What 1 trial of tier live_test_bonus (such as trial {bonus[3]}) showed is unknown" in (
-        changed("stimulus_type", bonus[3], "unknown")
-    )
+    only = f"1 trial of tier live_test_bonus (such as trial {bonus[3]})"
+    types = ["pixel_type", "stimulus_type"]
+    doubts = {
+        ("gabor", "unknown"): "the frames show gabor, which the study's table does not list there",
+        ("unknown", "pink_noise"): "the frames fit no type clearly; by the study's table and the"
+        " length it is pink_noise.",
+        ("unknown", "unknown"): "neither the frames nor the study's table with the length tell",
+    }
+    for shown, doubt in doubts.items():
+        other = trials.copy()
+        other.loc[bonus[3], types] = shown
+        assert f"{only}: {doubt}" in said(replace(quality, trials=other))
     repeats = trials.index[trials["tier"] == "oracle"]
     assert "Repeats of 1 video differ in length" in changed("frames", repeats[0], 303)
     assert "Pupil size is constant within 1 of" in changed("constant pupil size", training[0], True)
