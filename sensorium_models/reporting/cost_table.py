@@ -125,10 +125,19 @@ def hardware(record: Mapping[str, Any]) -> str:
 
 
 def clips_per_step(record: Mapping[str, Any]) -> int | None:
-    """Clips of all animals behind one step of the optimiser; None where not recorded."""
-    clips = ((record.get("system") or {}).get("recipe") or {}).get("clips_per_batch")
+    """Clips behind one step of the optimiser; None where not recorded.
+
+    Only a recipe that sums the gradients of all animals has a batch of each before a step; a batch
+    of one animal and a batch of mixed animals are a step by themselves.
+    """
+    recipe = (record.get("system") or {}).get("recipe") or {}
+    clips, batches = recipe.get("clips_per_batch"), recipe.get("batches")
+    if not clips or not batches:
+        return None
+    if batches != "all_animals_summed":
+        return int(clips)
     animals = record.get("animals") or record.get("recordings")
-    return int(clips) * len(animals) if clips and animals else None
+    return int(clips) * len(animals) if animals else None
 
 
 def _peak(records: list[Mapping[str, Any]], where: str) -> float | None:

@@ -155,7 +155,10 @@ def make_history(epochs: int, seed: int) -> pd.DataFrame:
 def make_record(system: str, seed: int) -> dict[str, Any]:
     """A `run.json` with the keys that the report reads."""
     return {
-        "system": {"name": system, "recipe": {"clips_per_batch": 8}},
+        "system": {
+            "name": system,
+            "recipe": {"clips_per_batch": 8, "batches": "all_animals_summed"},
+        },
         "recordings": {"A": "0" * 64, "B": "1" * 64},
         "fingerprint": {"digest": f"{seed:064x}", "content": {}},
         "environment": {

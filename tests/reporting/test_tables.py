@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sensorium_models.evaluation.leaderboard import leaderboard
 from sensorium_models.reporting import tables
-from sensorium_models.reporting.cost_table import training_cost_table
+from sensorium_models.reporting.cost_table import clips_per_step, training_cost_table
 from sensorium_models.reporting.score_tables import leaderboard_table, members_table
 from sensorium_models.reporting.submissions import submissions_table
 from sensorium_models.reporting.tables import Column, Table
@@ -307,6 +307,23 @@ def test_training_cost_beside_the_published_one(made: SimpleNamespace, tmp_path:
     assert (rows[1]["wall_time"], rows[1]["epochs"], rows[1]["published_gpu"]) == ("40 s", "–", "–")
     with pytest.raises(ValueError, match="none was given"):
         training_cost_table({}, histories={}, titles={}, training_set="clean", simulated=False)
+
+
+@pytest.mark.parametrize(
+    ("batches", "clips", "expected"),
+    [
+        ("all_animals_summed", 8, 80),
+        ("one_animal", 32, 32),
+        ("mixed_animals", 32, 32),
+        (None, 8, None),  # not recorded
+    ],
+)
+def test_a_step_has_a_batch_of_every_animal_only_where_gradients_are_summed(
+    batches: str | None, clips: int, expected: int | None
+) -> None:
+    recipe = {"clips_per_batch": clips} | ({"batches": batches} if batches else {})
+    record = {"system": {"recipe": recipe}, "recordings": dict.fromkeys("ABCDEFGHIJ", "digest")}
+    assert clips_per_step(record) == expected
 
 
 def test_training_cost_of_a_variation_stands_beside_what_it_varies(made: SimpleNamespace) -> None:
