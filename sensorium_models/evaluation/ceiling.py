@@ -26,7 +26,7 @@ CEILINGS = (
     "ceiling_to_average",
 )
 RELATIVE_SCORES = ("normalised_correlation", "feve")
-_SUMS = ("noise", "noise_biased", "noise_of_mean", "offsets")
+_SUMS = ("noise", "noise_of_repeats", "noise_biased", "noise_of_mean", "offsets")
 
 
 @dataclass
@@ -39,7 +39,8 @@ class RepeatStatistics:
         jackknife: joint moments of (mean of the other repeats, response), over repeats and frames.
         average: moments of the mean over repeats, over points.
         noise: (N,) sum over points of the variance between repeats, ddof 1.
-        noise_biased: the same with ddof 0.
+        noise_of_repeats: (N,) the same sum, each point as often as it has repeats.
+        noise_biased: as `noise`, with ddof 0.
         noise_of_mean: (N,) sum over points of that variance (ddof 1) / repeats.
         offsets: (N,) sum over videos of frames^2 x variance between the repeats' time means (ddof
             1) / repeats: what slow drift adds to `noise_of_mean` without moving the mean's variance
@@ -49,6 +50,7 @@ class RepeatStatistics:
     jackknife: JointMoments
     average: JointMoments
     noise: np.ndarray
+    noise_of_repeats: np.ndarray
     noise_biased: np.ndarray
     noise_of_mean: np.ndarray
     offsets: np.ndarray
@@ -85,6 +87,7 @@ class RepeatStatistics:
             unbiased = biased * (count / (count - 1))
             result.noise_biased[columns] = biased
             result.noise[columns] = unbiased
+            result.noise_of_repeats[columns] = unbiased * count
             result.noise_of_mean[columns] = unbiased / count
             drift = residual.mean(axis=1)  # (repeats, n), of mean zero over repeats
             result.offsets[columns] = frames**2 * (drift**2).sum(axis=0) / (count - 1) / count
@@ -167,14 +170,23 @@ def relative_scores(group: GroupMoments, statistics: RepeatStatistics) -> dict[s
 
     normalised_correlation: cov(mean prediction, mean response) / sqrt(var(mean prediction) x signal
         power); NaN where the signal power is not positive, 0 for a constant prediction.
-    feve: 1 - (mean squared error - noise) / (total - noise variance); NaN where nothing can be
+    feve: 1 - (mean squared error - noise) / (total - noise variance), each of them over the same
+        repeats: where some videos have more, they weigh more in all three. NaN where nothing can be
         explained. It may be negative: unlike a correlation it also judges scale and offset.
 
     Args:
-        group: the model's moments on the videos of `statistics`.
+        group: the model's moments on the videos of `statistics` that have repeats, on no other.
+
+    Raises:
+        ValueError: they are of another number of videos.
     """
+    if group.videos != statistics.videos:
+        raise ValueError(
+            f"a model's moments on {group.videos} videos cannot be judged by the repeats of "
+            f"{statistics.videos}; give those of the repeated videos only."
+        )
     neurons = len(statistics.noise)
-    if not statistics.points or not group.frames:
+    if not statistics.points:
         return {name: np.full(neurons, np.nan) for name in RELATIVE_SCORES}
     power = statistics.signal_power()
     variance, covariance = group.repeat_average.products[:2] / group.repeat_average.count
@@ -183,7 +195,7 @@ def relative_scores(group: GroupMoments, statistics: RepeatStatistics) -> dict[s
     moments = group.single_trial
     of_prediction, joint, of_response = moments.products / moments.count
     error = (moments.mean[0] - moments.mean[1]) ** 2 + of_prediction - 2 * joint + of_response
-    noise = statistics.noise_variance()
+    noise = statistics.noise_of_repeats / statistics.jackknife.count
     explainable = statistics.total_variance() - noise
     explainable = np.where(explainable > 0, explainable, np.nan)
     return {"normalised_correlation": normalised, "feve": 1 - (error - noise) / explainable}

@@ -136,6 +136,9 @@ def _read_animal(group: h5py.Group) -> AnimalRepeats:
             )
         )
         sums: dict[str, Any] = {name: group[name][row] for name in _SUMS}
+        # Of one video, all of whose points have as many repeats.
+        repeats = jackknife.count / points if points else 0
+        sums["noise_of_repeats"] = sums["noise"] * repeats
         tier, stimulus_type, video = (part.decode() for part in key)
         content.videos[tier, stimulus_type, video] = RepeatStatistics(
             jackknife, average, **sums, videos=videos, videos_without_repeats=without

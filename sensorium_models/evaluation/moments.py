@@ -40,6 +40,13 @@ class GroupMoments:
         """A group in which nothing was scored yet."""
         return cls(JointMoments.empty(signals, neurons), JointMoments.empty(signals, neurons))
 
+    def add(self, video: "VideoMoments") -> None:
+        """Add the moments of one more video, in place."""
+        self.single_trial.add(video.single_trial)
+        self.repeat_average.add(video.averaged())
+        self.trials += len(video.trials)
+        self.videos += 1
+
     @property
     def frames(self) -> int:
         """Scored frames of all trials together."""
@@ -202,11 +209,7 @@ class AnimalMoments:
         # Sorted, so that the order in which videos came does not show, not even in the last bit.
         for (tier, stimulus_type, video), entry in sorted(self.videos.items()):
             if video not in without:
-                group = groups[tier, stimulus_type]
-                group.single_trial.add(entry.single_trial)
-                group.repeat_average.add(entry.averaged())
-                group.trials += len(entry.trials)
-                group.videos += 1
+                groups[tier, stimulus_type].add(entry)
         for tier, stimulus_type, reason in self.excluded.values():
             group = groups[tier, stimulus_type]
             if reason == "trained on":
@@ -214,6 +217,14 @@ class AnimalMoments:
             else:
                 group.trials_withheld += 1
         return groups
+
+    def group(self, group: Group, videos: Collection[str]) -> GroupMoments:
+        """Moments of some videos of a tier and stimulus type, joined."""
+        result = GroupMoments.empty(len(SIGNALS), self.neurons)
+        for key, entry in sorted(self.videos.items()):
+            if key[:2] == group and key[2] in videos:
+                result.add(entry)
+        return result
 
     def _check(self, where: str, prediction: np.ndarray, response: np.ndarray) -> None:
         expected = (len(prediction), self.neurons)

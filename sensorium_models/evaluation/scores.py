@@ -133,7 +133,7 @@ def member_scores(
         animals[animal] = content.neuron_ids, groups
         if repeats is not None:
             extra[animal] = {
-                key: _ceiling_columns(animal, content, key, group, repeats, reliable_variance)
+                key: _ceiling_columns(animal, content, key, repeats, reliable_variance)
                 for key, group in groups.items()
                 if group.frames
             }
@@ -144,7 +144,6 @@ def _ceiling_columns(
     animal: str,
     content: AnimalMoments,
     key: Group,
-    group: GroupMoments,
     repeats: Mapping[str, AnimalRepeats],
     reliable_variance: float,
 ) -> dict[str, np.ndarray]:
@@ -157,7 +156,10 @@ def _ceiling_columns(
             "its scores; make them again from the same recordings."
         )
     statistics = known.group(key, videos)
-    columns = {**ceilings(statistics), **relative_scores(group, statistics)}
+    # What is compared with repeats must be of the videos that have some.
+    repeated = {video for video in videos if known.videos[*key, video].videos}
+    relative = relative_scores(content.group(key, repeated), statistics)
+    columns = {**ceilings(statistics), **relative}
     return {**columns, "reliable": columns["explainable_variance"] >= reliable_variance}
 
 

@@ -130,6 +130,46 @@ def test_simulated_truth_is_recovered() -> None:
     assert abs(scores["feve"].mean() - 1) < 0.01
 
 
+def test_a_video_shown_once_leaves_relative_scores_as_they_are() -> None:
+    """Nothing is known of its noise: neither the score nor what bounds it may contain it."""
+    videos = {"v0": np.array([[0.0, 4.0], [2.0, 6.0]]), "once": np.array([[90.0, -50.0]])}
+    predicted = {"v0": np.array([[1.0, 3.0]] * 2), "once": np.array([[90.0, -50.0]])}
+    moments, statistics = AnimalMoments(np.arange(1)), {}
+    for first, (name, video) in enumerate(videos.items()):
+        pairs = zip(predicted[name][..., None], video[..., None], strict=True)
+        trials = {10 * first + i: pair for i, pair in enumerate(pairs)}
+        moments.add_video(tier=KEY[0], stimulus_type=KEY[1], video=name, repeats=trials)
+        statistics[*KEY, name] = RepeatStatistics.of_video(list(video[..., None]))
+    rows = member_scores(
+        Moments(dict.fromkeys(LABELS, "-"), {"A": moments}),
+        repeats={"A": AnimalRepeats(np.arange(1), statistics)},
+    )
+    # As in test_relative_scores_by_hand, where the repeated video is alone.
+    assert rows["normalised_correlation"].tolist() == pytest.approx([1.0])
+    assert rows["feve"].tolist() == pytest.approx([1 - (3 - 2) / (20 / 3 - 2)])
+    assert rows["videos"].tolist() == [2]  # both count for the correlations
+    whole = moments.groups()[KEY]
+    with pytest.raises(ValueError, match="on 2 videos cannot be judged by the repeats of 1"):
+        relative_scores(whole, statistics[*KEY, "v0"])
+
+
+def test_a_perfect_model_explains_all_where_repeats_and_noise_are_unequal() -> None:
+    random = np.random.default_rng(6)
+    neurons, frames = 200, 250
+    signals = [random.normal(size=(frames, neurons)) for _ in range(2)]
+    counts, noises = [2, 10], [3.0, 0.5]
+    videos = [
+        signal + noise * random.normal(size=(count, frames, neurons))
+        for signal, count, noise in zip(signals, counts, noises, strict=True)
+    ]
+    predictions = [np.repeat(s[None], c, 0) for s, c in zip(signals, counts, strict=True)]
+    feve = relative_scores(group_of(videos, predictions), joined(videos))["feve"]
+    # Per point of the noisy video error and noise differ by 9 (chi2_1 - chi2_1), sd 18, out of 12
+    # repeats; the explainable variance is 1, known to a fifth. Over all neurons: five sigma.
+    sigma = 18 * np.sqrt(frames) / (sum(counts) * frames) / np.sqrt(neurons)
+    assert abs(feve.mean() - 1) < 5 * sigma * 1.2
+
+
 def test_slow_drift_is_no_signal() -> None:
     """An offset of every repeat makes no frame differ from another."""
     random = np.random.default_rng(2)
