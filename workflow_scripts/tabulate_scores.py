@@ -34,6 +34,7 @@ with job(snakemake) as study, ExitStack() as stack:
         titles=titles,
         simulated=study.simulated,
         intervals=pd.read_parquet(snakemake.input.intervals),
+        reliable_variance=study.settings.reliable_explainable_variance,
         further=leaderboard(pd.concat(map(pd.read_parquet, further))) if further else None,
         published_as=snakemake.params.published_as,
         notes=notes,

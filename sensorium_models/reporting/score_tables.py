@@ -10,7 +10,7 @@ import pandas as pd
 
 from sensorium_models.ensemble import MEMBER as ENSEMBLE
 from sensorium_models.evaluation.scores import METRICS
-from sensorium_models.reporting import published
+from sensorium_models.reporting import against_ceiling, published
 from sensorium_models.reporting.boards import (
     TIER_LABELS,
     one_protocol,
@@ -32,6 +32,7 @@ def leaderboard_table(
     titles: Mapping[str, str],
     simulated: bool,
     intervals: pd.DataFrame | None = None,
+    reliable_variance: float | None = None,
     further: pd.DataFrame | None = None,
     published_as: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
@@ -42,6 +43,8 @@ def leaderboard_table(
         board: rows of ONE protocol, as `evaluation.scores.leaderboard` returns them.
         titles: system -> the name that a reader knows.
         intervals: of the same protocol, as `evaluation.uncertainty` makes them.
+        reliable_variance: explainable variance from which the scores' neurons are `reliable`; with
+            it the scores relative to the ceilings are shown, where repeats told any.
         further: rows like those of `board`, of the same predictions scored in other units.
         published_as: system -> the published system whose numbers stand beside it; a system that is
             absent has its own.
@@ -54,9 +57,11 @@ def leaderboard_table(
     protocol = one_protocol(board)
     board = without_lone_ensembles(board)
     further = None if further is None else without_lone_ensembles(further)
+    relative = reliable_variance if against_ceiling.is_known(board) else None
     units = [] if further is None else sorted(further["score_unit"].astype(str).unique())
     rows = [
         _row(part, tier, system, estimate, titles, published_as.get(system, system))
+        | (against_ceiling.values_of(part) if relative is not None else {})
         | _interval(intervals, tier, system, estimate)
         | _in_units(further, units, tier, system, estimate)
         for tier in _final_first(board)
@@ -89,6 +94,7 @@ def leaderboard_table(
         Column(f"published_{metric}", label, "spread", _PUBLISHED_GROUP)
         for metric, label in zip(METRICS, ("single-trial", "to average"), strict=True)
     ]
+    columns += against_ceiling.columns() if relative is not None else []
     columns += [
         Column("neurons", "neurons", "count", "Scored on"),
         Column("animals", "animals", "text", "Scored on"),
@@ -96,11 +102,22 @@ def leaderboard_table(
         Column("trials_left_out", "left out", "count", "Scored on"),
         Column("training_set", "Training set"),
     ]
+    # What is the same in all rows is said once: the table has many columns as it is.
+    same = {
+        key: rows[0][key]
+        for key in ("training_set", "animals")
+        if len({row[key] for row in rows}) == 1
+    }
+    columns = [column for column in columns if column.key not in same]
     first = board.iloc[0]
     reasons = sorted(set(board["reason"].dropna().astype(str)))
     compared = [str(row["system"]) for row in rows if row["published_system"]]
     return Table(
-        frame=pd.DataFrame(rows).astype({"members": "Int64"}),
+        frame=pd.DataFrame(rows).astype(
+            dict.fromkeys(
+                ["members", *(against_ceiling.COUNTS if relative is not None else ())], "Int64"
+            )
+        ),
         columns=columns,
         title=f"Leaderboard, protocol {protocol}",
         caption=" ".join(
@@ -111,7 +128,10 @@ def leaderboard_table(
                 "mean ± standard deviation (ddof 1) over single networks. Left out: trials whose "
                 f"video a member trained on. Score unit {first['score_unit']}; "
                 f"{first['frame_convention']}.",
+                *([f"Training set {same['training_set']}."] if "training_set" in same else []),
+                *([f"Scored on animals {same['animals']}."] if same.get("animals") else []),
                 *interval_note(intervals, _final_first(board)),
+                *([] if relative is None else [against_ceiling.note(relative)]),
                 *selection_note(board, _final_first(board)),
                 *([f"– : no value ({'; '.join(reasons)})."] if reasons else []),
                 published.NOTE,

@@ -113,7 +113,7 @@ def full_page(made: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -
     save(both("leaderboard"), leaderboard.draw(board, **options))
     by_type = both("scores_by_type") + both("neuron_distribution") + both("reliability")
     save(by_type, scores_by_type.draw(ensembles, **options))
-    keep(both("leaderboard"), leaderboard_table(board, **options))
+    keep(both("leaderboard"), leaderboard_table(board, reliable_variance=0.15, **options))
     keep(both("members"), members_table(board, records={}, titles=titles))
     keep(both("seed_stability"), seed_stability.table(board, **options))
     weights = folder / "weights"

@@ -69,7 +69,7 @@ def saved_results(
     saved = []
     for name, table in {
         "leaderboard_open": leaderboard_table(
-            board, titles=made.titles | {"viv1t": EVIL}, simulated=True
+            board, titles=made.titles | {"viv1t": EVIL}, simulated=True, reliable_variance=0.15
         ),
         "members_open": members_table(board, records={}, titles=made.titles),
     }.items():

@@ -118,6 +118,55 @@ def test_other_units_stand_in_columns_of_their_own(made: SimpleNamespace) -> Non
     assert "In unit per_neuron_train" in {column.group for column in table.columns}
 
 
+def test_what_all_rows_share_is_said_once(made: SimpleNamespace) -> None:
+    board = made.board({"viv1t": 1, "gru_baseline": 1})
+    table = leaderboard_table(board, titles=made.titles, simulated=False)
+    labels = {column.label for column in table.columns}
+    assert not labels & {"animals", "Training set"}
+    assert "Training set clean. Scored on animals A B." in table.caption
+    other = board["system"] == "viv1t"
+    board.loc[other, ["animals", "training_set"]] = "A", "published"
+    table = leaderboard_table(board, titles=made.titles, simulated=False)
+    assert {"animals", "Training set"} <= {column.label for column in table.columns}
+    assert "Scored on animals" not in table.caption
+
+
+def test_scores_against_the_ceiling_say_whom_they_are_of(
+    made: SimpleNamespace, tmp_path: Path
+) -> None:
+    scores = made.scores({"viv1t": 3, "gru_baseline": 1})
+    rng = np.random.default_rng(0)
+    scores["normalised_correlation"] = rng.normal(0.6, 0.1, len(scores))
+    scores["feve"] = rng.normal(-0.2, 0.1, len(scores))
+    scores["reliable"] = (scores["neuron_id"] < 25).astype("boolean")  # 8 of 12 in either animal
+    scores.loc[scores["tier"] == "live_test_bonus", ["reliable"]] = pd.NA
+    board = leaderboard(scores)
+    options = {"titles": made.titles, "simulated": False}
+    table = leaderboard_table(board, reliable_variance=0.15, **options)
+    columns = [column for column in table.columns if column.group == "Against the ceiling"]
+    assert [column.label for column in columns] == ["CC_norm", "FEVE", "reliable", "not"]
+    frame = table.frame.set_index(["tier", "system", "estimate"])
+    row = frame.loc["final_test_bonus", "viv1t", "members"]
+    members = board[(board["system"] == "viv1t") & (board["member"] != "ensemble")]
+    values = members.loc[members["tier"] == "final_test_bonus", "normalised_correlation"]
+    assert row["normalised_correlation"] == pytest.approx(values.mean())
+    assert row["normalised_correlation_sd"] == pytest.approx(np.std(values, ddof=1))
+    assert (row["rows_reliable"], row["rows_not_reliable"]) == (32, 16)  # two types
+    assert frame.loc["live_test_bonus", "viv1t", "members"][["rows_reliable", "feve"]].isna().all()
+    assert "at least 15 % of whose variance the repeats of a video share" in table.caption
+    assert "once for each stimulus type" in table.caption
+    shown = _save(table, tmp_path)
+    assert _latex_rows((tmp_path / "some_table.tex").read_text(encoding="utf-8")) == [
+        [cell.replace("−", "$-$") for cell in cells] for cells in shown.rows
+    ]
+    assert "CC\\_norm" in (tmp_path / "some_table.tex").read_text(encoding="utf-8")
+    # Where no video has repeats, there is nothing to show.
+    unknown = leaderboard(scores.assign(reliable=pd.array([pd.NA] * len(scores), "boolean")))
+    bare = leaderboard_table(unknown, reliable_variance=0.15, **options)
+    assert not [column for column in bare.columns if column.group == "Against the ceiling"]
+    assert "ceiling" not in bare.caption
+
+
 def _uploads(folder: Path, systems: list[str]) -> dict[str, list[Path]]:
     uploads: dict[str, list[Path]] = {}
     for system in systems:
