@@ -1,14 +1,14 @@
-"""Submission files of the Dynamic SENSORIUM competition: writing them, and reading any back.
+"""Submission files of the Dynamic SENSORIUM competition: what the server expects, and writing them.
 
 One Parquet file per tier with a row per trial, three zip files to upload (layout: paper section A.6
 and the starter kit ecker-lab/sensorium_2023; names as its winners uploaded them). Predictions are
 written straight from the prediction file, trial by trial, in the score unit, which is the server's.
+Reading any back, and checking it: `submitted`.
 """
 
-import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +36,7 @@ SERVER_UNIT = "per_frame_published"
 
 # The highest levels take a minute a trial and save a tenth.
 _BROTLI_LEVEL = 1
-_COLUMNS = ("mouse", "trial_indices", "prediction", "neuron_ids")
+COLUMNS = ("mouse", "trial_indices", "prediction", "neuron_ids")
 _SCHEMA = pa.schema(
     [
         ("mouse", pa.string()),
@@ -48,7 +48,7 @@ _SCHEMA = pa.schema(
 
 
 class SubmissionError(ValueError):
-    """A submission that cannot be written or read."""
+    """A submission that cannot be written, or read back (`submitted`)."""
 
 
 @dataclass(frozen=True)
@@ -61,16 +61,6 @@ class ExpectedAnimal:
     folder: str
     neuron_ids: np.ndarray  # (N,)
     trials: Mapping[str, Mapping[int, int]]
-
-
-@dataclass(frozen=True)
-class SubmittedTrial:
-    """One row of a submission; `prediction` is (neurons, frames), as the server has it."""
-
-    folder: str
-    trial: int
-    neuron_ids: np.ndarray
-    prediction: np.ndarray
 
 
 def expected_animal(
@@ -173,50 +163,6 @@ def _largest_bytes(animals: Mapping[str, ExpectedAnimal], tiers: Sequence[str]) 
     return 2 * (sum(tables) + max(tables, default=0))
 
 
-def problems_of(path: Path, animals: Mapping[str, ExpectedAnimal]) -> list[str]:
-    """Everything in a submission at which the server would stumble, as sentences; empty if none.
-
-    Reads any submission, whoever wrote it: a zip file of `UPLOADS` or one of its Parquet files.
-    """
-    found: list[str] = []
-    expected = {known.folder: known for known in animals.values()}
-    try:
-        with _tables(path) as tables:
-            names = {name: tier for parts in UPLOADS.values() for tier, name in parts.items()}
-            if strange := sorted(set(tables) - set(names)):
-                found.append(f"{path}: {', '.join(strange)} is none of {', '.join(names)}.")
-            whole = [set(parts.values()) for parts in UPLOADS.values()]
-            if zipfile.is_zipfile(path) and set(tables) not in whole:
-                found.append(
-                    f"{path}: holds {', '.join(sorted(tables)) or 'nothing'}; an upload holds "
-                    + " or ".join(" and ".join(sorted(names)) for names in whole)
-                    + "."
-                )
-            for name, table in tables.items():
-                if name in names:
-                    found += _problems_of_tier(name, names[name], table, expected)
-    except SubmissionError as error:
-        found.append(str(error))
-    if path.is_file() and path.stat().st_size > UPLOAD_LIMIT_BYTES:
-        found.append(f"{path}: is larger than {UPLOAD_LIMIT_BYTES / 1e9:.0f} GB.")
-    return found
-
-
-def submitted_trials(path: Path) -> Iterator[tuple[str, SubmittedTrial]]:
-    """(tier, row) of every trial in a submission, one at a time.
-
-    Raises:
-        SubmissionError: it cannot be read, or a file or column is not as it should be.
-    """
-    tiers = {name: tier for parts in UPLOADS.values() for tier, name in parts.items()}
-    with _tables(path) as tables:
-        for name, table in tables.items():
-            if name not in tiers:
-                raise SubmissionError(f"{path}: {name} is none of {', '.join(tiers)}.")
-            for row in _rows(name, table):
-                yield tiers[name], row
-
-
 def _write_tier(
     path: Path, tier: str, source: Predictions, animals: Mapping[str, ExpectedAnimal]
 ) -> None:
@@ -261,97 +207,3 @@ def _write_tier(
                 pa.ListArray.from_arrays(whole, ids),
             ]
             writer.write_table(pa.Table.from_arrays(columns, schema=_SCHEMA), row_group_size=1)
-
-
-@contextmanager
-def _tables(path: Path) -> Iterator[dict[str, Path]]:
-    """Parquet files of a submission by name; a zip file's are unpacked one beside the other."""
-    if not path.is_file():
-        raise SubmissionError(f"{path}: there is no such file.")
-    if not zipfile.is_zipfile(path):
-        yield {path.name: path}
-        return
-    with tempfile.TemporaryDirectory() as name, zipfile.ZipFile(path) as archive:
-        folder = Path(name)
-        tables = {}
-        unpacked = sum(entry.file_size for entry in archive.infolist())
-        if unpacked > 4 * UPLOAD_LIMIT_BYTES:
-            raise SubmissionError(f"{path}: would unpack to {unpacked / 1e9:.0f} GB; refused.")
-        for number, entry in enumerate(archive.infolist()):
-            # The name inside only labels: where it would point to is never written.
-            target = folder / str(number)
-            with archive.open(entry) as read, target.open("wb") as write:
-                while block := read.read(2**22):
-                    write.write(block)
-            tables[entry.filename] = target
-        yield tables
-
-
-def _rows(name: str, table: Path) -> Iterator[SubmittedTrial]:
-    try:
-        file = pq.ParquetFile(table)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise SubmissionError(f"{name}: is no Parquet file ({error}).") from error
-    with file:
-        missing = [column for column in _COLUMNS if column not in file.schema_arrow.names]
-        if missing:
-            raise SubmissionError(f"{name}: lacks the column {', '.join(missing)}.")
-        for batch in file.iter_batches(batch_size=1, columns=list(_COLUMNS)):
-            mouse, trial, prediction, ids = (batch.column(c)[0] for c in _COLUMNS)
-            where = f"{name}: mouse {mouse.as_py()}, trial {trial.as_py()}"
-            try:
-                rows = prediction.values
-                lengths = np.diff(np.asarray(rows.offsets))
-                values = np.asarray(rows.flatten(), dtype=np.float32)
-                if len(set(lengths.tolist())) != 1:
-                    raise SubmissionError(f"{where}: its neurons have unequal numbers of frames.")
-                number = str(trial.as_py()).removesuffix(".npy")  # the README's form: '1.npy'
-                yield SubmittedTrial(
-                    str(mouse.as_py()),
-                    int(number),
-                    np.asarray(ids.values, dtype=np.int64),
-                    values.reshape(len(lengths), -1),
-                )
-            except (AttributeError, TypeError, ValueError, pa.ArrowInvalid) as error:
-                if isinstance(error, SubmissionError):
-                    raise
-                raise SubmissionError(
-                    f"{where}: cannot be read ({error}); prediction is a list of a list of numbers "
-                    "for every neuron, neuron_ids a list of whole numbers."
-                ) from error
-
-
-def _problems_of_tier(
-    name: str, tier: str, table: Path, expected: Mapping[str, ExpectedAnimal]
-) -> list[str]:
-    found: list[str] = []
-    seen: set[tuple[str, int]] = set()
-    wanted = {
-        (folder, trial): frames
-        for folder, known in expected.items()
-        for trial, frames in known.trials.get(tier, {}).items()
-    }
-    for row in _rows(name, table):
-        key = (row.folder, row.trial)
-        where = f"{name}: mouse {row.folder}, trial {row.trial}"
-        if key in seen:
-            found.append(f"{where}: is there twice.")
-        seen.add(key)
-        if key not in wanted:
-            found.append(f"{where}: is no trial of tier {tier}.")
-            continue
-        ids = expected[row.folder].neuron_ids
-        shape = (len(ids), wanted[key])
-        if not np.array_equal(row.neuron_ids, ids):
-            found.append(f"{where}: neuron_ids differ from the recording's.")
-        if row.prediction.shape != shape:
-            found.append(
-                f"{where}: prediction is {row.prediction.shape}, not {shape} (neurons, frames)."
-            )
-        if not np.isfinite(row.prediction).all():
-            found.append(f"{where}: prediction is not finite.")
-        elif (row.prediction < 0).any():
-            found.append(f"{where}: prediction is negative somewhere.")
-    for folder, trial in sorted(wanted.keys() - seen):
-        found.append(f"{name}: mouse {folder}, trial {trial}: is missing.")
-    return found

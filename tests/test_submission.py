@@ -1,7 +1,9 @@
 """Submissions: the layout that the server reads, and a check that finds every mistake."""
 
 import re
+import runpy
 import zipfile
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +12,20 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sensorium_models import submission
+from sensorium_models.configuration import REPOSITORY
 from sensorium_models.predictions import PredictionWriter
 from sensorium_models.submission import (
     UPLOADS,
     ExpectedAnimal,
     SubmissionError,
-    problems_of,
-    submitted_trials,
     uploads_of,
     write_upload,
 )
+from sensorium_models.submitted import problems_of, submitted_trials
 
 FRAMES = {3: 249, 5: 189}
 ANIMALS = {
@@ -247,6 +251,159 @@ def test_a_zip_file_with_other_contents(tmp_path: Path, upload: Path) -> None:
     assert "there is no such file" in problems_of(tmp_path / "none.zip", ANIMALS)[0]
     (tmp_path / LIVE).write_bytes(b"not a table")
     assert "is no Parquet file" in problems_of(tmp_path / LIVE, ANIMALS)[0]
+
+
+def retyped(rows: list[dict[str, Any]], **types: pa.DataType) -> pa.Table:
+    """The rows with some columns of a given Arrow type."""
+    table = pa.Table.from_pylist(rows)
+    for name, kind in types.items():
+        column = pa.array([row[name] for row in rows], type=kind)
+        table = table.set_column(table.schema.get_field_index(name), name, column)
+    return table
+
+
+def test_lists_of_any_kind_are_read(tmp_path: Path) -> None:
+    rows = final_rows()[1:2]  # trial 9: three neurons, 249 frames
+    values, ids = pa.float32(), pa.int64()
+    for prediction, neuron_ids in (
+        (pa.list_(pa.list_(values, 249), 3), pa.list_(ids, 3)),
+        (pa.list_(pa.list_(values, 249)), pa.list_(ids)),
+        (pa.large_list(pa.large_list(pa.float64())), pa.large_list(pa.uint16())),
+    ):
+        table = retyped(rows, prediction=prediction, neuron_ids=neuron_ids)
+        pq.write_table(table, tmp_path / FINAL)
+        ((_, row),) = submitted_trials(tmp_path / FINAL)
+        assert row.neuron_ids.tolist() == [2, 3, 7]
+        np.testing.assert_array_equal(row.prediction, np.float32(rows[0]["prediction"]))
+
+
+NULL = [[1.0] * 249, None, [1.0] * 249]
+
+
+@pytest.mark.parametrize(
+    ("change", "types", "sentence"),
+    [
+        ({"neuron_ids": [2.0, 3.0, 7.4]}, {}, "neuron_ids is list<.*double>.* whole numbers"),
+        ({"neuron_ids": ["2", "3", "7"]}, {}, "neuron_ids is list<.*string>.* whole numbers"),
+        ({"neuron_ids": [2, None, 7]}, {}, "a neuron id is missing. Write the id of every"),
+        ({"prediction": NULL}, {}, "of 1 neurons is missing, the first at place 1. Write a number"),
+        ({"prediction": []}, {"prediction": 1}, "its prediction is empty. Write a list for every"),
+        ({"prediction": None}, {"prediction": 1}, "its prediction is empty"),
+        ({"prediction": [["1"] * 249] * 3}, {}, "prediction is list<.*string.*list of numbers"),
+        ({"prediction": [[1e300] * 249] * 3}, {}, "prediction is not finite"),
+        ({"prediction": [[1.0] * 248 + [None]] * 3}, {}, "prediction is not finite"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_what_is_no_number_for_every_neuron_is_said(
+    tmp_path: Path, change: dict[str, Any], types: dict[str, Any], sentence: str
+) -> None:
+    kinds = dict.fromkeys(types, pa.list_(pa.list_(pa.float32())))
+    pq.write_table(retyped([final_rows()[1] | change], **kinds), tmp_path / FINAL)
+    found = problems_of(tmp_path / FINAL, ANIMALS)
+    about = [problem for problem in found if "trial 9" in problem]
+    assert len(about) == 1, found
+    assert re.search(f"{FINAL}: mouse dynamic1-Video-f, trial 9: .*{sentence}", about[0])
+
+
+def spoiled(content: bytes, at: int, length: int = 40) -> bytes:
+    return (
+        content[:at]
+        + bytes((byte ^ 0xA5) for byte in content[at : at + length])
+        + content[at + length :]
+    )
+
+
+def damages(upload: Path) -> dict[str, tuple[bytes, str]]:
+    """By what is wrong: a zip file, and what is said of it."""
+    whole = upload.read_bytes()
+    with zipfile.ZipFile(upload) as archive:
+        first, second = archive.infolist()
+        tables = {entry.filename: archive.read(entry) for entry in (first, second)}
+        directory = archive.start_dir
+    end = whole.rindex(b"PK\x05\x06")
+    inside = second.header_offset + 30 + len(second.filename) + second.file_size // 2
+
+    def zipped(method: int) -> bytes:
+        buffer = BytesIO()
+        with zipfile.ZipFile(buffer, "w", method) as archive:
+            for name, content in tables.items():
+                archive.writestr(name, content)
+        return buffer.getvalue()
+
+    encrypted = bytearray(whole)
+    for position in (m.start() for m in re.finditer(b"PK\x01\x02", whole)):
+        encrypted[position + 8] |= 1
+    names = {LIVE: f"{LIVE} is damaged", FINAL: f"{FINAL} is damaged"}
+    return {
+        "cut": (whole[:-30], "main.zip: is a zip file whose end is missing"),
+        "cut in the middle": (whole[: len(whole) // 2], "is a zip file whose end is missing"),
+        "directory": (spoiled(whole, directory), "main.zip: is a damaged zip file"),
+        "directory's place": (spoiled(whole, end + 12, 8), "main.zip: is a damaged zip file"),
+        "checksum": (spoiled(whole, inside), f"main.zip: {names[FINAL]}"),
+        "deflated": (spoiled(zipped(zipfile.ZIP_DEFLATED), 90, 9), f"main.zip: {names[LIVE]}"),
+        "bzip2": (spoiled(zipped(zipfile.ZIP_BZIP2), 90, 9), f"main.zip: {names[LIVE]}"),
+        "lzma": (spoiled(zipped(zipfile.ZIP_LZMA), 90, 9), f"main.zip: {names[LIVE]}"),
+        "encrypted": (bytes(encrypted), f"main.zip: {LIVE} is encrypted"),
+    }
+
+
+KINDS = ("cut", "cut in the middle", "directory", "directory's place", "checksum", "deflated")
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "bzip2", "lzma", "encrypted"])
+def test_a_damaged_zip_file_is_said_to_be_one(tmp_path: Path, upload: Path, kind: str) -> None:
+    content, sentence = damages(upload)[kind]
+    path = tmp_path / "main.zip"
+    path.write_bytes(content)
+    (problem,) = problems_of(path, ANIMALS)
+    assert sentence in problem
+    assert re.search(r"(Copy or write it again|Zip it again, without a password)\.$", problem)
+    with pytest.raises(SubmissionError, match="again"):
+        list(submitted_trials(path))
+
+
+@pytest.mark.parametrize("place", ["pages", "half", "footer", "empty"])
+def test_a_damaged_table_is_said_to_be_one(tmp_path: Path, upload: Path, place: str) -> None:
+    with zipfile.ZipFile(upload) as archive:
+        whole = archive.read(FINAL)
+    path = tmp_path / FINAL
+    path.write_bytes(
+        {
+            "pages": spoiled(whole, 4, 400),
+            "half": whole[: len(whole) // 2],
+            "footer": spoiled(whole, len(whole) - 200, 150),
+            "empty": b"",
+        }[place]
+    )
+    (problem,) = problems_of(path, ANIMALS)
+    assert problem.startswith(f"{FINAL}: is {'damaged at row 0' if place == 'pages' else 'no'}")
+    assert problem.endswith("Copy or write it again.")
+    assert "\n" not in problem
+
+
+@given(at=st.floats(0, 1, exclude_max=True), length=st.integers(1, 60), cut=st.booleans())
+def test_no_damage_ends_in_a_traceback(
+    upload: Path, tmp_path_factory: pytest.TempPathFactory, at: float, length: int, cut: bool
+) -> None:
+    content = upload.read_bytes()
+    place = int(at * len(content))
+    path = tmp_path_factory.getbasetemp() / "damaged.zip"
+    path.write_bytes(content[:place] if cut else spoiled(content, place, length))
+    problems_of(path, ANIMALS)
+
+
+def test_the_script_prints_what_is_wrong(
+    tmp_path: Path, upload: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    script = runpy.run_path(str(REPOSITORY / "workflow_scripts" / "check_submission.py"))
+    monkeypatch.setitem(script["main"].__globals__, "expected_animals", lambda *_: ANIMALS)
+    path = tmp_path / "main.zip"
+    path.write_bytes(damages(upload)["checksum"][0])
+    for file, code, message in ((upload, 0, "as the server expects"), (path, 1, "is damaged")):
+        monkeypatch.setattr("sys.argv", ["check_submission.py", str(file)])
+        assert script["main"]() == code
+        assert message in capsys.readouterr().out
 
 
 def test_uploads_need_their_tiers() -> None:

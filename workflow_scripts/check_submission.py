@@ -9,7 +9,8 @@ from pathlib import Path
 
 from sensorium_models.configuration import REPOSITORY
 from sensorium_models.study import read_study
-from sensorium_models.submission import expected_animals, problems_of
+from sensorium_models.submission import expected_animals
+from sensorium_models.submitted import problems_of
 
 
 def main() -> int:

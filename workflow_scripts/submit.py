@@ -3,12 +3,8 @@
 from pathlib import Path
 
 from sensorium_models.jobs import job
-from sensorium_models.submission import (
-    SubmissionError,
-    expected_animals,
-    problems_of,
-    write_upload,
-)
+from sensorium_models.submission import SubmissionError, expected_animals, write_upload
+from sensorium_models.submitted import problems_of
 
 with job(snakemake) as study:
     protocol = snakemake.wildcards.protocol

@@ -19,7 +19,8 @@ from sensorium_models.predictions import frame_convention, scored_frames
 from sensorium_models.recordings.normalisation import score_precision
 from sensorium_models.recordings.store import Recording
 from sensorium_models.simulation.truth import Truth, truth_path
-from sensorium_models.submission import SERVER_UNIT, SubmissionError, submitted_trials
+from sensorium_models.submission import SERVER_UNIT, SubmissionError
+from sensorium_models.submitted import submitted_trials
 
 MEMBER = "submission"
 
