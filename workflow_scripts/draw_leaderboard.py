@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sensorium_models.evaluation.leaderboard import leaderboard
+from sensorium_models.evaluation.leaderboard import read_leaderboard
 from sensorium_models.evaluation.scores import METRICS
 from sensorium_models.evaluation.subsets import EnsembleMoments
 from sensorium_models.jobs import job
@@ -21,11 +21,11 @@ with job(snakemake) as study, ExitStack() as stack:
         fitted=[n for n, e in study.settings.ensembles.items() if e.weights == FITTED],
         titles=snakemake.params.titles,
     )
-    board = leaderboard(pd.concat(map(pd.read_parquet, snakemake.input.scores)))
+    board = read_leaderboard(snakemake.input.scores)
     achievable = {
         (row.tier, metric): getattr(row, metric)
         for path in snakemake.input.achievable
-        for row in leaderboard(pd.read_parquet(path)).itertuples()
+        for row in read_leaderboard([path]).itertuples()
         for metric in METRICS
         if pd.notna(getattr(row, metric))
     }
@@ -36,7 +36,7 @@ with job(snakemake) as study, ExitStack() as stack:
         simulated=study.simulated,
         intervals=pd.read_parquet(snakemake.input.intervals),
         achievable=achievable,
-        served=leaderboard(pd.concat(map(pd.read_parquet, served))) if served else None,
+        served=read_leaderboard(served) if served else None,
         published_as=snakemake.params.published_as,
         notes=notes,
     )

@@ -2,16 +2,14 @@
 
 from pathlib import Path
 
-import pandas as pd
-
-from sensorium_models.evaluation.leaderboard import leaderboard
+from sensorium_models.evaluation.leaderboard import read_leaderboard
 from sensorium_models.jobs import job
 from sensorium_models.reporting import style
 from sensorium_models.reporting.seed_stability import draw
 
 with job(snakemake) as study:
     drawing = draw(
-        leaderboard(pd.concat(map(pd.read_parquet, snakemake.input.scores))),
+        read_leaderboard(snakemake.input.scores),
         titles=snakemake.params.titles,
         simulated=study.simulated,
         published_as=snakemake.params.published_as,

@@ -8,12 +8,12 @@ from sensorium_models.evaluation.responses import open_responses
 from sensorium_models.jobs import job
 from sensorium_models.recordings.splits import leaked_trials, read_judged
 from sensorium_models.reporting import style
-from sensorium_models.reporting.traces import draw, shown_animal_and_tier
+from sensorium_models.reporting.traces import COLUMNS, draw, shown_animal_and_tier
 
 with job(snakemake) as study:
     animals = study.predicted_animals(snakemake.wildcards.protocol)
     recordings = dict(zip(animals, map(Path, snakemake.input.recordings), strict=True))
-    scores = pd.concat(map(pd.read_parquet, snakemake.input.scores))
+    scores = pd.concat(pd.read_parquet(p, columns=list(COLUMNS)) for p in snakemake.input.scores)
     animal, tier = shown_animal_and_tier(scores, study.test_tiers)
     predictions = dict(
         zip(study.settings.systems, map(Path, snakemake.input.predictions), strict=True)

@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-import pandas as pd
-
-from sensorium_models.evaluation.leaderboard import leaderboard
+from sensorium_models.evaluation.leaderboard import read_leaderboard
 from sensorium_models.evaluation.scores import METRICS
 from sensorium_models.finished import read_record
 from sensorium_models.jobs import job
@@ -24,8 +22,7 @@ with job(snakemake) as study:
         rows = read_ensembles(paths)
         means = rows.groupby(["system", "tier", "animal"], sort=False)[METRICS[0]].mean()
         results[protocol] = ProtocolResults(
-            # System by system: all members of all systems at once would not fit.
-            board=pd.concat([leaderboard(pd.read_parquet(path)) for path in paths]),
+            board=read_leaderboard(paths),
             by_animal=means.rename("value").reset_index(),
             records={
                 system: records[study.training_set_of(system, protocol), system]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sensorium_models.evaluation.leaderboard import leaderboard
+from sensorium_models.evaluation.leaderboard import read_leaderboard
 from sensorium_models.evaluation.subsets import EnsembleMoments
 from sensorium_models.finished import by_system, read_record
 from sensorium_models.jobs import job
@@ -21,7 +21,7 @@ with job(snakemake) as study, ExitStack() as stack:
         fitted=[n for n, e in study.settings.ensembles.items() if e.weights == FITTED],
         titles=snakemake.params.titles,
     )
-    board = leaderboard(pd.concat(map(pd.read_parquet, snakemake.input.scores)))
+    board = read_leaderboard(snakemake.input.scores)
     further = snakemake.input.further
     titles = snakemake.params.titles
     records = {
@@ -35,7 +35,7 @@ with job(snakemake) as study, ExitStack() as stack:
         simulated=study.simulated,
         intervals=pd.read_parquet(snakemake.input.intervals),
         reliable_variance=study.settings.reliable_explainable_variance,
-        further=leaderboard(pd.concat(map(pd.read_parquet, further))) if further else None,
+        further=read_leaderboard(further) if further else None,
         published_as=snakemake.params.published_as,
         notes=notes,
     )

@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-import pandas as pd
-
-from sensorium_models.evaluation.leaderboard import leaderboard
+from sensorium_models.evaluation.leaderboard import read_leaderboard
 from sensorium_models.jobs import job
 from sensorium_models.reporting import tables
 from sensorium_models.reporting.submissions import submissions_table
@@ -17,7 +15,7 @@ with job(snakemake) as study:
     table = submissions_table(
         uploads,
         protocol=snakemake.wildcards.protocol,
-        served=leaderboard(pd.concat(map(pd.read_parquet, served))) if served else None,
+        served=read_leaderboard(served) if served else None,
         titles=snakemake.params.titles,
         simulated=study.simulated,
         published_as=snakemake.params.published_as,

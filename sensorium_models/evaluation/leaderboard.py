@@ -1,14 +1,17 @@
-"""From score rows to one line per member, track and tier.
+"""From score rows, in memory or in files, to one line per member, track and tier.
 
 Aggregation as the paper's (specs/metrics.md sections 2 and 4), as means of animal means, and as one
 mean over all rows: they differ, so all are stated.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.compute as pc  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from sensorium_models.evaluation.ceiling import RELATIVE_SCORES
 from sensorium_models.evaluation.correlation import animal_mean, mean_over_types, pooled
@@ -21,9 +24,34 @@ TRACKS: Mapping[str, tuple[str, ...]] = {
 }
 
 
+# What `leaderboard` reads of the score rows.
+_COLUMNS = [*LABELS, "animal", "neuron_id", "tier", "stimulus_type", *METRICS, *RELATIVE_SCORES]
+_COLUMNS += ["reliable", "trials", "trials_left_out", "reason"]
+
+
 def track_of(tier: str) -> str:
     """Track of a tier; tiers that SENSORIUM 2023 does not have are a track of their own."""
     return next((track for track, tiers in TRACKS.items() if tier in tiers), tier)
+
+
+def read_leaderboard(paths: Iterable[Path | str]) -> pd.DataFrame:
+    """`leaderboard` of the rows of several score files together.
+
+    One member is read at a time, without the columns that are not needed: at full size all rows
+    together, fifteen million, are gigabytes.
+
+    Raises:
+        ValueError: the files hold no row.
+    """
+    boards = []
+    for path in paths:
+        members = pc.unique(pq.read_table(path, columns=["member"])["member"]).to_pylist()
+        for member in members:
+            rows = pd.read_parquet(path, columns=_COLUMNS, filters=[("member", "==", member)])
+            boards.append(leaderboard(rows))
+    if not boards:
+        raise ValueError("there are no score rows to make a leaderboard of.")
+    return _best_first(pd.concat(boards, ignore_index=True))
 
 
 def leaderboard(scores: pd.DataFrame) -> pd.DataFrame:
@@ -68,8 +96,11 @@ def leaderboard(scores: pd.DataFrame) -> pd.DataFrame:
         )
     if not rows:
         raise ValueError("there are no score rows to make a leaderboard of.")
+    return _best_first(pd.DataFrame(rows))
+
+
+def _best_first(board: pd.DataFrame) -> pd.DataFrame:
     order = [tier for tiers in TRACKS.values() for tier in tiers]
-    board = pd.DataFrame(rows)
     position = board["tier"].map(lambda tier: order.index(tier) if tier in order else len(order))
     return (
         board.assign(_position=position)
@@ -86,7 +117,9 @@ def _by_types(
     scored: pd.DataFrame, metric: str, aggregate: Callable[[Mapping[str, np.ndarray]], float]
 ) -> float:
     by_type: dict[str, dict[str, np.ndarray]] = {}
-    for key, values in scored.groupby(["stimulus_type", "animal"], observed=True)[metric]:
-        stimulus_type, animal = map(str, key)
-        by_type.setdefault(stimulus_type, {})[animal] = values.to_numpy()
+    groups = scored.groupby(["stimulus_type", "animal"], observed=True)[metric]
+    values = {tuple(map(str, key)): part.to_numpy() for key, part in groups}
+    # By name: the order of categories would show in the last bit.
+    for stimulus_type, animal in sorted(values):
+        by_type.setdefault(stimulus_type, {})[animal] = values[stimulus_type, animal]
     return mean_over_types({name: aggregate(animals) for name, animals in by_type.items()})

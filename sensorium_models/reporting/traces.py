@@ -15,11 +15,14 @@ from matplotlib.figure import Figure
 
 from sensorium_models.ensemble import MEMBER as ENSEMBLE
 from sensorium_models.evaluation.responses import RecordedResponses, scoring_plan
+from sensorium_models.evaluation.scores import METRICS
 from sensorium_models.predictions import Predictions
 from sensorium_models.reporting import style
 from sensorium_models.reporting.boards import TIER_LABELS
 
 MAX_REPEATS_DRAWN = 10
+# Of the score rows, what an example is chosen by.
+COLUMNS = ("system", "member", "animal", "tier", "stimulus_type", "neuron_id", METRICS[0])
 
 _UNIT_LABELS = {
     "per_frame_published": "Response (s.d.)",

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sensorium_models.evaluation.leaderboard import leaderboard, track_of
+from sensorium_models.evaluation.leaderboard import leaderboard, read_leaderboard, track_of
 from sensorium_models.evaluation.moments_file import read_moments, write_moments
 from sensorium_models.evaluation.responses import RecordedResponses, scoring_plan
 from sensorium_models.evaluation.scores import SCHEMA, member_scores, score_member, write_scores
@@ -362,6 +362,32 @@ def test_leaderboard_of_written_scores(tmp_path: Path, responses):
     pd.testing.assert_frame_equal(
         leaderboard(pd.read_parquet(tmp_path / "scores")), leaderboard(rows)
     )
+
+
+def test_files_are_read_one_member_at_a_time_to_the_same_leaderboard(
+    tmp_path: Path, responses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = []
+    for system in ("toy", "another"):
+        members = []
+        for member, left_out in (("seed2", {}), ("seed1", {"A": [6]}), ("gone", {"A": range(7)})):
+            path = write_predictions(tmp_path / "p.h5", member=member, system=system)
+            moments = score_member(predictions=path, responses=responses, left_out=left_out)
+            members.append(member_scores(moments))
+        files.append(tmp_path / f"{system}.parquet")
+        write_scores(files[-1], pd.concat(members))
+    whole = pd.concat(map(pd.read_parquet, files))
+    expected = leaderboard(whole)
+    seen = []
+    monkeypatch.setattr(
+        "sensorium_models.evaluation.leaderboard.leaderboard",
+        lambda rows: (seen.append(len(rows)), leaderboard(rows))[1],
+    )
+    pd.testing.assert_frame_equal(read_leaderboard(files), expected, check_exact=True)
+    assert len(seen) == 6
+    assert sum(seen) == len(whole)
+    with pytest.raises(ValueError, match="no score rows"):
+        read_leaderboard([])
 
 
 def test_empty_leaderboard_is_an_error():
