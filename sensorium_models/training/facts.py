@@ -48,6 +48,15 @@ def usable_caps(facts: Mapping[str, AnimalFacts], cap_frames: int | None) -> dic
     return caps
 
 
+def learned_cap(system: System, cap_frames: int | None) -> int | None:
+    """Frames of a trial that may be learned from, where `cap_frames` of it may be scored.
+
+    The same, but for a system that predicts by sliding windows: it learns from and predicts all
+    frames that there are (card of DwiseNeuro, sections 1, 4.2 and 5).
+    """
+    return None if system.inference == "sliding_windows" else cap_frames
+
+
 def trial_counts(
     recordings: Mapping[str, Recording], trials: Mapping[str, np.ndarray]
 ) -> dict[str, TrialCounts]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sensorium_models.inference import to_score_unit
+from sensorium_models.inference import readable_frames, to_score_unit
 from sensorium_models.networks.build import animal_facts
 from sensorium_models.networks.encoder import Encoder
 from sensorium_models.recordings.normalisation import score_precision
@@ -40,7 +40,8 @@ def make_objective(
 ) -> Objective:
     """The objective that the system's recipe describes, on `trials`.
 
-    `scored`: first scored frame, cap and frames dropped at the end, for whole trials.
+    `caps`: frames of a trial that may be learned from, by animal. `scored`: first scored frame, cap
+    and frames dropped at the end, for whole trials.
     """
     recipe = system.recipe
     skipped = max(recipe.validation.skip_frames, encoder.history_frames)
@@ -78,7 +79,7 @@ def make_objective(
                 system=system,
                 recordings=recordings,
                 trials=trials,
-                caps=caps,
+                caps={a: readable_frames(encoder, a, scored[1]) for a in trials},
                 first_frame=max(scored[0], skipped),
                 drop_last_frames=scored[2],
             )

@@ -20,6 +20,7 @@ from sensorium_models.systems import System
 from sensorium_models.training.averages import MovingAverage, copied, judged
 from sensorium_models.training.distillation import Teacher
 from sensorium_models.training.facts import (
+    learned_cap,
     recorded_facts,
     starting_facts,
     trial_counts,
@@ -72,7 +73,7 @@ class Training:
         self._fabric, self._recipe, self._seed = fabric, recipe, seed
         self._precision = fabric.strategy.precision
         facts = recorded_facts(system, recordings, trials.animals)
-        caps = usable_caps(facts, scored[1])
+        caps = usable_caps(facts, learned_cap(system, scored[1]))
         if fresh:
             facts = starting_facts(
                 system, facts, recordings=recordings, trials=trials.train, caps=caps, seed=seed

@@ -238,3 +238,8 @@ def train() -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def of_recipe() -> Callable[..., System]:
     return recipe_system
+
+
+@pytest.fixture(scope="session")
+def make_laboratory() -> Callable[..., Laboratory]:
+    return laboratory_in

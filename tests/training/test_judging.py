@@ -1,5 +1,6 @@
 """Windows, means over animals, and what members of all systems are compared by."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from sensorium_models.recordings.store import Recording
 from sensorium_models.training.facts import recorded_facts, starting_facts
 from sensorium_models.training.feeding import member_trials
 from sensorium_models.training.judging import compared, make_objective, unlearned_trials
+from sensorium_models.training.processes import make_fabric
+from sensorium_models.training.state import Training
 
 CPU = torch.device("cpu")
 CAPS = {"A": 30, "B": None}
@@ -151,3 +154,34 @@ def test_starting_rates_as_the_recipe_takes_them(
         some = [recording.read("responses", int(t), 0, 30) for t in trials.train[animal][rows]]
         expected = (np.concatenate(some) * scale).mean(0)
         np.testing.assert_allclose(started[animal].initial_rates, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "in_full"), [("dwiseneuro", True), ("factorized_baseline", False)]
+)
+def test_only_dwiseneuro_learns_from_frames_that_are_never_scored(
+    make_laboratory: Any, of_recipe: Any, tmp_path: Path, recipe: str, in_full: bool
+) -> None:
+    """Card of DwiseNeuro, section 1: trials may exceed 300 frames and are used in full."""
+    # So many frames have the trials of pink noise.
+    laboratory = make_laboratory(tmp_path, frames=324)
+    system = of_recipe(recipe)
+    recordings = {animal: Recording(path) for animal, path in laboratory.stores.items()}
+    trials = member_trials(laboratory.splits, "seed3", ["A", "B"])
+    seen = []
+    for cap in (300, None):
+        training = Training(
+            system=system,
+            seed=3,
+            recordings=recordings,
+            trials=trials,
+            fabric=make_fabric(CPU, system.recipe, processes=1),
+            scored=(8, cap, 1),
+            fresh=True,
+        )
+        before = training.evaluate()
+        training.take_step()
+        seen.append((before, training.state()["epoch"]["loss"]))
+        training.close()
+    capped, whole = seen
+    assert [a == b for a, b in zip(capped, whole, strict=True)] == [in_full, in_full]
