@@ -1,5 +1,6 @@
 """Both ViV1T against loops written from their model card, and what sets them apart."""
 
+import copy
 import math
 
 import numpy as np
@@ -227,6 +228,28 @@ def test_patch_statistics_survive_a_large_constant():
     x[:, 1] += 30
     expected = patches_by_hand(double(x[0]), embedding, 3, 4, 2)
     np.testing.assert_allclose(embedding(x)[0].detach(), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("offset", [0.0, 3.0, 10.0])
+def test_low_precision_rounds_patches_no_worse_than_the_published_order(offset):
+    """Published: LayerNorm in float32, then a matrix in bfloat16, wherever the patches lie."""
+    torch.manual_seed(1)
+    embedding = PatchEmbedding(in_channels=3, frames=5, pixels=7, stride=2, out_channels=24)
+    torch.nn.init.normal_(embedding.patch_norm.weight, 1, 0.1)
+    x = offset + torch.randn(1, 3, 12, 11, 13)  # patches have a standard deviation of one
+
+    def in_published_order(x, embedding):
+        patches = x.unfold(2, 5, 1).unfold(3, 7, 2).unfold(4, 7, 2)  # (B, C, T', h, w, 5, 7, 7)
+        vectors = patches.permute(0, 2, 3, 4, 1, 5, 6, 7).flatten(4)
+        return embedding.norm(embedding.linear(embedding.patch_norm(vectors)))
+
+    exact = in_published_order(x.double(), copy.deepcopy(embedding).double())
+
+    def error(tokens):
+        return float((tokens.double() - exact).square().mean().sqrt())
+
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert error(embedding(x)) <= error(in_published_order(x, embedding))
 
 
 def test_dropout_of_2023_hits_numbers_and_that_of_2025_hits_tokens():

@@ -28,9 +28,15 @@ class PatchEmbedding(nn.Module):
         self.norm = nn.LayerNorm(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        # The mean is taken off after the convolution, a small difference of large numbers where a
+        # patch lies far from zero: the 8 bits of bfloat16, enough for a patch that is normalised
+        # first, would not do.
+        with torch.autocast(x.device.type, enabled=False):
+            return self._tokens(x)
+
+    def _tokens(self, x: Tensor) -> Tensor:
         # LayerNorm and Linear of a patch p: W (g (p - mean) / std + b) + c
-        # = ((W g) p - mean sum(W g)) / std + (W b + c), and (W g) p is a convolution. Inputs are
-        # normalised, so that the difference loses no precision worth having.
+        # = ((W g) p - mean sum(W g)) / std + (W b + c), and (W g) p is a convolution.
         mean, inverse_std = self._statistics(x)  # (B, 1, T', h, w)
         gained = self.linear.weight * self.patch_norm.weight
         kernels = gained.unflatten(1, (x.shape[1], *self.window))
