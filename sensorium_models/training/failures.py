@@ -53,20 +53,48 @@ def check_finite(
         TrainingError: a loss is not finite; the message says where.
     """
     for loss, batch in zip(losses, batches, strict=True):
-        if math.isfinite(loss):
-            continue
-        trials = batch.trial.tolist()
-        if len(set(batch.animal)) == 1:
-            where = f"animal {batch.animal[0]}, trials {', '.join(map(str, trials))}"
-        else:
-            named = zip(batch.animal, trials, strict=True)
-            where = ", ".join(f"animal {animal} trial {trial}" for animal, trial in named)
-        used = ", ".join(f"{rate:g}" for rate in dict.fromkeys(rates))
-        raise TrainingError(
-            f"The loss became {loss} in {when}, at {where}, with learning rate {used}. The last "
-            "checkpoint is kept. Look at these trials, or lower recipe.optimizer.learning_rate (or "
-            "set precision: float32, or clipping) and train from the start."
-        )
+        if not math.isfinite(loss):
+            raise _not_finite(f"loss became {loss}", [batch], when=when, rates=rates)
+
+
+def check_gradient(
+    norm: float, batches: Sequence[Clip], *, when: str, rates: Sequence[float]
+) -> None:
+    """Refuse to take a step along a gradient that is not finite, though the loss is.
+
+    Such a step would make weights of it that no training comes back from. Where a scaler of
+    gradients skips these steps there is nothing to check.
+
+    Args:
+        norm: of the gradient of all parameters.
+        batches, when, rates: as for `check_finite`.
+
+    Raises:
+        TrainingError: the norm is not finite; the message says where.
+    """
+    if not math.isfinite(norm):
+        what = f"loss is finite, but the norm of its gradient became {norm}"
+        raise _not_finite(what, batches, when=when, rates=rates)
+
+
+def _not_finite(
+    what: str, batches: Sequence[Clip], *, when: str, rates: Sequence[float]
+) -> TrainingError:
+    where = "; ".join(map(_trials, batches))
+    used = ", ".join(f"{rate:g}" for rate in dict.fromkeys(rates))
+    return TrainingError(
+        f"The {what} in {when}, at {where}, with learning rate {used}. The last "
+        "checkpoint is kept. Look at these trials, or lower recipe.optimizer.learning_rate (or "
+        "set precision: float32, or clipping) and train from the start."
+    )
+
+
+def _trials(batch: Clip) -> str:
+    trials = batch.trial.tolist()
+    if len(set(batch.animal)) == 1:
+        return f"animal {batch.animal[0]}, trials {', '.join(map(str, trials))}"
+    named = zip(batch.animal, trials, strict=True)
+    return ", ".join(f"animal {animal} trial {trial}" for animal, trial in named)
 
 
 def _fitting(gradients: Gradients, batch: Clip, *, step: int, encoder: Encoder) -> str:

@@ -93,17 +93,19 @@ class Clipper:
         remembered = settings.remembered_steps if isinstance(settings, AutoClipping) else 0
         self._norms: deque[float] = deque(maxlen=remembered)
 
-    def __call__(self, parameters: Iterable[Tensor]) -> None:
-        """Clip the gradients of all `parameters` together, in place."""
-        if self._settings is None:
-            return
+    def __call__(self, parameters: Iterable[Tensor]) -> float:
+        """Clip the gradients of all `parameters` together, in place; returns their norm before."""
         parameters = [parameter for parameter in parameters if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        limit = self._limit(float(norm))
+        total = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = float(total)
+        limit = self._limit(norm)
         if limit is not None:
-            torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+            torch.nn.utils.clip_grads_with_norm_(parameters, limit, total)
+        return norm
 
     def _limit(self, norm: float) -> float | None:
+        if self._settings is None:
+            return None
         if isinstance(self._settings, NormClipping):
             return self._settings.maximum
         assert isinstance(self._settings, AutoClipping)

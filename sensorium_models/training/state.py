@@ -26,7 +26,7 @@ from sensorium_models.training.facts import (
     trial_counts,
     usable_caps,
 )
-from sensorium_models.training.failures import check_finite, explained
+from sensorium_models.training.failures import check_finite, check_gradient, explained
 from sensorium_models.training.feeding import ReadAhead, Trials
 from sensorium_models.training.judging import make_objective
 from sensorium_models.training.optimizers import (
@@ -152,7 +152,8 @@ class Training:
         """Add up the gradients of the step's batches, then one step of the optimiser.
 
         Raises:
-            TrainingError: a loss is not finite, or memory is too small; the step is not taken.
+            TrainingError: a loss or the gradient is not finite, or memory is too small; the step is
+                not taken.
         """
         started = time.monotonic()
         number = self.schedule.epoch * self.steps_per_epoch + self.step
@@ -166,12 +167,11 @@ class Training:
                 losses.append(self._gradients.add(batch, step=number))
             batches.append(batch)
         values = torch.stack(losses).tolist()
-        check_finite(
-            values,
-            batches,
-            when=f"epoch {self.schedule.epoch + 1}, step {self.step + 1}",
-            rates=rates(self._optimizer),
-        )
+        when = f"epoch {self.schedule.epoch + 1}, step {self.step + 1}"
+        check_finite(values, batches, when=when, rates=rates(self._optimizer))
+        norm = self._collect_gradients()
+        if norm is not None:
+            check_gradient(norm, batches, when=when, rates=rates(self._optimizer))
         self._improve()
         counted = (
             sum(values),
@@ -276,14 +276,21 @@ class Training:
             **self._usage.report(),
         }
 
-    def _improve(self) -> None:
-        """One step of the optimiser along the gradients, which are used up."""
+    def _collect_gradients(self) -> float | None:
+        """Make the gradients those of the step; their norm, if the step is sure to be taken."""
         sum_gradients(self._fabric, self._trained)
         if self._recipe.optimizer.missing_gradients == "zero":
             fill_missing_gradients(self._trained)
-        if self._recipe.clipping is not None:
-            self._precision.unscale_gradients(self._optimizer)
-            self._clipper(self._trained)
+        # A scaler of gradients skips a step along one that is not finite, and scales less.
+        may_skip = getattr(self._precision, "scaler", None) is not None
+        if may_skip and self._recipe.clipping is None:
+            return None
+        self._precision.unscale_gradients(self._optimizer)
+        norm = self._clipper(self._trained)
+        return None if may_skip else norm
+
+    def _improve(self) -> None:
+        """One step of the optimiser along the gradients, which are used up."""
         self._precision.optimizer_step(self._optimizer)
         self._optimizer.zero_grad(set_to_none=True)
         share_statistics(self._fabric, self.encoder, animals=len(self.encoder.animals))

@@ -414,6 +414,43 @@ def test_a_loss_that_is_not_finite_says_where(
     assert not (tmp_path / "member").exists()
 
 
+@pytest.mark.parametrize("precision", ["float32", "bf16", "fp16"])
+def test_no_step_is_taken_along_a_gradient_that_is_not_finite(
+    laboratory: Any,
+    shrunk: Any,
+    train: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+) -> None:
+    calls = 0
+
+    class Breaking(PoissonLoss):
+        def __call__(self, rates: torch.Tensor, *arguments: Any, **keywords: Any) -> torch.Tensor:
+            nonlocal calls
+            calls += 1
+            value = super().__call__(rates, *arguments, **keywords)
+            return value + (0 * rates.sum()).sqrt() if calls == 12 else value  # infinite slope
+
+    monkeypatch.setattr(steps, "PoissonLoss", Breaking)
+    system = shrunk(recipe={"precision": precision})
+    if precision == "fp16":  # its scaler leaves out the step
+        train(laboratory, tmp_path, system)
+    else:
+        pattern = (
+            r"The loss is finite, but the norm of its gradient became nan in epoch 2, step 2, at "
+            r"animal A, trials \d.*; animal B, trials \d.* with learning rate 0\.005\. The last "
+            r"checkpoint is kept"
+        )
+        with pytest.raises(TrainingError, match=pattern):
+            train(laboratory, tmp_path, system, checkpoint_minutes=0.0)
+        monkeypatch.undo()
+        train(laboratory, tmp_path, system)  # the checkpoint is a good one
+    weights = load_file(tmp_path / "member" / "weights.safetensors")
+    assert all(values.isfinite().all() for values in weights.values())
+    assert history(tmp_path / "member")[-1]["objective"] != "nan"
+
+
 def test_a_disk_without_room_for_checkpoints_is_refused_at_once(
     laboratory: Any, shrunk: Any, train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
