@@ -31,10 +31,12 @@ from sensorium_models.training.judging import compared
 from sensorium_models.training.keeper import Keeper
 from sensorium_models.training.lock import MemberLock, holding
 from sensorium_models.training.process import (
+    Errors,
     Preempted,
     await_next_life,
     forwarding,
     listening,
+    reporting,
 )
 from sensorium_models.training.processes import make_fabric
 from sensorium_models.training.records import EpochDisplay, Events, write_events, write_history
@@ -119,7 +121,7 @@ def train_member(
                 )
                 if lock is None:
                     return
-            stack.enter_context(forwarding(processes > 1))
+            errors = stack.enter_context(forwarding(processes > 1))
             fabric.launch(
                 _train,  # type: ignore[arg-type]
                 system=system,
@@ -140,6 +142,7 @@ def train_member(
                 data_workers=data_workers,
                 checkpoint_minutes=checkpoint_minutes,
                 stop=stop,
+                errors=errors,
             )
     except Preempted as stopped:
         if stopped.warned and first:
@@ -177,8 +180,10 @@ def _train(
     data_workers: int,
     checkpoint_minutes: float,
     stop: Callable[[str], None] | None,
+    errors: Errors | None,
 ) -> None:
     with ExitStack() as stack:
+        stack.enter_context(reporting(errors))
         exact = repeatable(
             fabric.device, threads=threads, deterministic=system.recipe.deterministic
         )

@@ -7,14 +7,16 @@ status that makes the workflow start it again.
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.queues import SimpleQueue
 from types import FrameType
 
-from torch.multiprocessing import ProcessExitedException
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from sensorium_models import slurm
 from sensorium_models.progress import tell
@@ -91,13 +93,20 @@ def listening(*, shared: bool = False) -> Iterator[StopSignal]:
             signal.signal(number, before[number])
 
 
+# By way of it a process tells the one that started it of the error that it ends with.
+Errors = SimpleQueue
+
+
 @contextmanager
-def forwarding(active: bool) -> Iterator[None]:
-    """Hand signals to stop on to the processes that this one has started, and end as they do."""
-    if not active or threading.current_thread() is not threading.main_thread():
-        yield
+def forwarding(active: bool) -> Iterator[Errors | None]:
+    """Hand signals to stop on to the processes that this one has started, and end as they do.
+
+    Yields what these processes are to report their errors to (`reporting`), None if not `active`.
+    """
+    if not active:
+        yield None
         return
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    errors: Errors = multiprocessing.get_context("spawn").SimpleQueue()
     stop = StopSignal()
 
     def hand_on(number: int, frame: FrameType | None) -> None:
@@ -106,14 +115,36 @@ def forwarding(active: bool) -> Iterator[None]:
             if child.pid is not None:
                 os.kill(child.pid, number)
 
-    for number in _SIGNALS:
-        signal.signal(number, hand_on)
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, hand_on) for number in _SIGNALS}
     try:
-        yield
-    except ProcessExitedException as error:
-        if error.exit_code == PREEMPTED:
+        yield errors
+    except (ProcessExitedException, ProcessRaisedException) as error:
+        # One that fails takes the others with it, and any of them may be the first to be noticed.
+        if not errors.empty():
+            raise errors.get() from None
+        if isinstance(error, ProcessExitedException) and error.exit_code == PREEMPTED:
             raise Preempted(warned=stop.warned) from None
         raise
     finally:
-        for number in _SIGNALS:
-            signal.signal(number, before[number])
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def reporting(errors: Errors | None) -> Iterator[None]:
+    """Report an error that a person can mend to the process that started this one, as it is."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        if errors is not None:
+            errors.put(error if _travels(error) else ValueError(str(error)))
+        raise
+
+
+def _travels(error: Exception) -> bool:
+    try:
+        return str(pickle.loads(pickle.dumps(error))) == str(error)
+    except Exception:  # whatever its class does with what it is given
+        return False

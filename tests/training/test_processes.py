@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.multiprocessing import ProcessExitedException
 
 from sensorium_models.networks.build import build_encoder
 from sensorium_models.recordings.store import Recording
 from sensorium_models.training.facts import recorded_facts
 from sensorium_models.training.feeding import TrainingError, member_trials
-from sensorium_models.training.process import PREEMPTED, Preempted
+from sensorium_models.training.process import PREEMPTED, Preempted, forwarding, reporting
 from sensorium_models.training.processes import OwnShare, make_fabric
 from sensorium_models.training.sampling import make_feed
 from sensorium_models.training.steps import Gradients
@@ -104,3 +106,34 @@ def test_two_processes_stop_together_and_go_on_as_one(
     record = json.loads((tmp_path / "member" / "run.json").read_text())
     assert len(record["machines"]) == 2
     assert record["epochs"] == 3
+
+
+@pytest.mark.slow
+def test_what_goes_wrong_in_one_of_two_processes_arrives_as_its_sentence(
+    laboratory: Any, shrunk: Any, train: Any, tmp_path: Path
+) -> None:
+    far = {"optimizer": {"learning_rate": 1e6}}  # rates overflow after the first step
+    system = shrunk("linear_nonlinear", **LINEAR, recipe=far)
+    with pytest.raises(TrainingError, match=r"^The loss [^\n]* in epoch 1, step \d, at animal"):
+        train(laboratory, tmp_path, system, processes=2)
+
+
+def test_an_error_travels_as_it_is_or_as_its_sentence() -> None:
+    class Odd(ValueError):  # is not found by its name
+        pass
+
+    def fails(error: Exception) -> None:
+        with forwarding(True) as errors:
+            with suppress(type(error)), reporting(errors):
+                raise error
+            raise ProcessExitedException("another", error_index=0, error_pid=1, exit_code=1)
+
+    for error, expected in (
+        (TrainingError("lower it"), TrainingError),
+        (OSError(28, "No space left on device"), OSError),
+        (Odd("mend it"), ValueError),
+    ):
+        with pytest.raises(expected) as caught:
+            fails(error)
+        assert type(caught.value) is expected
+        assert str(caught.value) == str(error)
