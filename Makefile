@@ -59,7 +59,7 @@ check: lint types
 
 test: lint types
 	$(PYTEST) $(PARALLEL) -m "not workflow and not slurm and not real and not faults" tests
-	$(PYTEST) -m "workflow and not faults" tests
+	$(PYTEST) $(PARALLEL) -m "workflow and not faults" tests
 
 test-slurm: $(INSTALLED)
 	$(PYTEST) -m slurm tests/slurm
