@@ -102,7 +102,7 @@ def _described(found: Features) -> str:
     """The one description that fits, else `unknown`.
 
     Thresholds lie in gaps, as measured on clips of the simulation and of a second, independent
-    synthesis, at contrasts from 0.2 to 1 and noise up to 15 grey levels, 36 x 64 pixels: beside
+    synthesis, at contrasts from 0.02 to 1 and noise up to 15 grey levels, 36 x 64 pixels: beside
     each description are the values of nearly all clips of its own type | the nearest ones of those
     that it excludes. In the gaps, and in what lies beyond both, the answer is `unknown`.
     """
@@ -110,8 +110,12 @@ def _described(found: Features) -> str:
     rests = found.blank_runs >= 4
     clear = found.contrast > 0.55 * found.noise
     descriptions = {
-        # blank_share 0.4..0.6, blank_runs 7.. | 4
-        "images": found.blank_runs >= 5 and 0.3 <= found.blank_share <= 0.75 and found.slope > 1.0,
+        # blank_share 0.4..0.6, blank_runs 7.. | 5. Where noise hides weak frames, those of any
+        # type look blank.
+        "images": found.blank_runs >= (5 if found.contrast > 2 * found.noise else 6)
+        and 0.3 <= found.blank_share <= 0.75
+        and found.slope > 1.0
+        and found.contrast > 0.9 * found.noise,
         # dot_jumps 4.4.. | 1.4, dot_spread ..0.14 | 0.2
         "gaussian_dots": not rests and found.dot_jumps > 2.8 and found.dot_spread < 0.18,
         # gabor_orientation 0.65.. | 0.3 (movie), gabor_jumps over those of 27 frames 1.5.. | 0.6
@@ -145,6 +149,12 @@ def _described(found: Features) -> str:
         and orientation < 0.45
         and found.dot_jumps < 2.2
         and found.change < 0.6
+        # In noise, pink noise loses orientation, as a movie seldom has it. What is left of its
+        # segments: noise_jumps over those of 25 frames 1.6.. | 1.4, or change 0.3.. | 0.25.
+        and (
+            orientation < 0.3
+            or (found.noise_jumps < 1.5 * found.gabor_jumps and found.change < 0.28)
+        )
         # What moves and yet is made of two images is a sum of gratings.
         and (found.rank_two < 0.93 or found.change < 0.03),
     }

@@ -24,6 +24,7 @@ from sensorium_models.simulation.truth import Truth, truth_path
 
 SHAPE = (36, 64)
 CONTRASTS = (0.2, 0.5, 1.0)
+LOW_CONTRASTS = (0.02, 0.05, 0.1)  # a few grey levels: the type may be in doubt, never another
 NOISES = (0.0, 5.0, 15.0)
 SHIFTS = (-40.0, 0.0, 30.0)
 Y, X = np.mgrid[: SHAPE[0], : SHAPE[1]].astype(float)
@@ -249,6 +250,10 @@ def test_every_clip_of_the_demo_in_every_condition() -> None:
             said = stimulus_types.type_from_pixels(shown_as(rng, clip, contrast, noise, shift))
             if said != kind:
                 wrong.append((pair, movie_shown.name, contrast, noise, shift, said))
+        contrast, noise = LOW_CONTRASTS[number % 3], NOISES[number // 3 % 3]
+        said = stimulus_types.type_from_pixels(shown_as(rng, clip, contrast, noise, 0.0))
+        if said not in (kind, "unknown"):
+            wrong.append((pair, movie_shown.name, contrast, noise, 0.0, said))
     assert wrong == []
     assert set(shown) == set(simulated.STIMULUS_TYPES)
 
@@ -281,6 +286,10 @@ def test_variants_are_never_taken_for_another_type(name: str) -> None:
         said[stimulus_types.type_from_pixels(shown_as(rng, clip, contrast, noise, shift))] += 1
     assert set(said) <= {kind, "unknown"}
     assert said[kind] >= 7  # of 9
+    for contrast in LOW_CONTRASTS:
+        for noise in NOISES:
+            faint = stimulus_types.type_from_pixels(shown_as(rng, clip, contrast, noise, 0.0))
+            assert faint in (kind, "unknown"), (contrast, noise)
 
 
 STRANGE: dict[str, Callable[[Generator], np.ndarray]] = {
