@@ -39,7 +39,8 @@ class Quality:
         lowest_response: the smallest value.
         negative_share: share of values below `LEAST_RESPONSE`.
         missing_share: share of values that are no finite number.
-        reliability: (N,) float64, or None where no video was repeated; NaN for constant neurons.
+        reliability: (N,) float64, or None where no video with scored frames was repeated; NaN for
+            constant neurons.
         reliability_videos, reliability_trials: what it was computed from.
         masked_trials: left out because a device has a long gap in them.
         unused_devices: recorded, but not enough to make a modality of them.
@@ -125,7 +126,12 @@ def measure(
         np.maximum(high, responses.max(axis=0, initial=-np.inf), out=high)
         negative += int(np.count_nonzero(responses < LEAST_RESPONSE))
         frames += len(responses)
-    groups = _repeats(table, repeated_tiers)
+    precision = score_precision(unit, recording)
+    groups = [
+        group
+        for group in _repeats(table, repeated_tiers)
+        if _stop(recording, group, precision, cap_frames, drop_last_frames) > first_frame
+    ]
     values = max(frames, 1) * recording.neurons
     return Quality(
         animal=recording.animal,
@@ -142,7 +148,7 @@ def measure(
         reliability=reliability(
             recording,
             groups,
-            precision=score_precision(unit, recording),
+            precision=precision,
             first_frame=first_frame,
             cap_frames=cap_frames,
             drop_last_frames=drop_last_frames,
@@ -176,10 +182,7 @@ def reliability(
     sums = np.zeros((5, recording.neurons))
     count = 0
     for group in groups:
-        lengths = [int(recording.trials.frames[trial]) for trial in group]
-        limits = [*lengths, *([cap_frames] if cap_frames else [])]
-        stop = min(limits) - drop_last_frames
-        stop = min(stop, len(precision)) if len(precision) > 1 else stop
+        stop = _stop(recording, group, precision, cap_frames, drop_last_frames)
         if stop <= first_frame:
             continue
         scale = precision[first_frame:stop] if len(precision) > 1 else precision
@@ -211,6 +214,19 @@ def reliability(
     result = np.full(recording.neurons, np.nan)
     result[varies] = covariance[varies] / np.sqrt(variance_x[varies] * variance_y[varies])
     return result
+
+
+def _stop(
+    recording: Recording,
+    group: Sequence[int],
+    precision: np.ndarray,
+    cap_frames: int | None,
+    drop_last_frames: int,
+) -> int:
+    """Where the scored frames of all repeats of a video end, exclusive."""
+    lengths = [int(recording.trials.frames[trial]) for trial in group]
+    stop = min([*lengths, *([cap_frames] if cap_frames else [])]) - drop_last_frames
+    return min(stop, len(precision)) if len(precision) > 1 else stop
 
 
 def _padded_frames(recording: Recording) -> int | None:

@@ -128,7 +128,10 @@ def _about_responses(quality: Quality) -> Iterable[str]:
     if quality.missing_share > 0:
         yield f"{_percent(quality.missing_share)} of all response values are missing."
     if quality.reliability is None:
-        yield "No video was repeated in a tier that selects, so reliability is unknown."
+        yield (
+            "No video with scored frames was repeated in a tier that selects, so reliability is"
+            " unknown."
+        )
     else:
         unreliable = float(np.mean(~(quality.reliability > 0)))
         if unreliable > 0.5:

@@ -125,6 +125,25 @@ def test_reliability_needs_a_scored_frame_of_a_repeated_video(
     assert "reliability is unknown" in said(quality)
 
 
+def test_reliability_counts_the_videos_that_entered(
+    make: Callable[..., Content], store: Callable[..., Recording]
+) -> None:
+    """The repeated video of the second tier ends before its first scored frame, number 5."""
+    content = repeated(repeated(make()), tier="live_test_main")
+    for trial in np.flatnonzero(content["meta/trials/tiers.npy"] == "live_test_main"):
+        for modality in ("videos", "responses", "behavior", "pupil_center"):
+            content[f"data/{modality}/{trial}.npy"][..., 5:] = np.nan
+    recording = store(content)
+    tiers = ["oracle", "live_test_main"]
+    for first_frame, videos in ((5, 1), (2, 2), (24, 0)):
+        quality = measure(
+            recording, repeated_tiers=tiers, unit="raw", **{**FRAMES, "first_frame": first_frame}
+        )
+        assert quality.reliability_videos == videos
+        assert quality.reliability_trials == 3 * videos
+        assert (quality.reliability is None) == (videos == 0)
+
+
 def test_responses_and_behaviour_are_those_of_the_store(
     make: Callable[..., Content], store: Callable[..., Recording]
 ) -> None:
