@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sensorium_models import files, windows
+from sensorium_models.evaluation.moments_file import largest_bytes
 from sensorium_models.networks.devices import repeatable, resolved_device
 from sensorium_models.networks.encoder import Encoder
 from sensorium_models.networks.inputs import AnimalInputs, to_device
@@ -23,7 +24,7 @@ from sensorium_models.predictions import PredictionWriter, scored_frames
 from sensorium_models.progress import track
 from sensorium_models.recordings.clips import Clip, whole_trial
 from sensorium_models.recordings.normalisation import score_precision
-from sensorium_models.recordings.store import Recording
+from sensorium_models.recordings.store import WITHHELD, Recording
 from sensorium_models.systems import System
 
 
@@ -40,19 +41,23 @@ def predict(
     device: str,
     threads: int,
     attributes: Mapping[str, Any],
+    moments_units: int = 0,
 ) -> None:
     """Predict `trials` of each animal with one member and write them to `output`, atomically.
 
     Written are the scored frames only, in the score unit `unit`. `attributes` are the fields of
     `predictions.PredictionAttributes` without `score_unit` and `first_scored_frame`. `device` is
     `auto` or a name of PyTorch's; on the CPU the same number of `threads` gives the same bits.
+    `moments_units` is in how many units the sums behind the scores will be written to the same disk
+    afterwards: there must be room for them, too.
 
     Raises:
         ValueError: the network needs more history than the frames that are not scored, or an animal
             is unknown to the member.
-        OSError: the disk has no room for the predictions.
+        OSError: the disk has no room for the predictions and their sums.
     """
-    files.check_room(output, sum(_stored_bytes(recordings[a], trials[a]) for a in trials))
+    stored = (_stored_bytes(recordings[a], trials[a], moments_units) for a in trials)
+    files.check_room(output, sum(stored))
     encoder = load_encoder(member_folder, {animal: recordings[animal] for animal in trials})
     system = System.model_validate(read_record(member_folder)["system"])
     unknown = sorted(set(trials) - set(encoder.animals))
@@ -107,11 +112,18 @@ def predict(
                     writer.add(animal, recording.neuron_ids, trial, scored)
 
 
-def _stored_bytes(recording: Path, trials: Sequence[int]) -> int:
-    """At most so many, were every frame of the trials scored; float16."""
+def _stored_bytes(recording: Path, trials: Sequence[int], moments_units: int) -> int:
+    """At most so many, were every frame scored: predictions in float16, and their sums."""
     with Recording(recording) as opened:
-        frames = opened.trials.frames[np.asarray(trials, dtype=np.int64)].sum()
-        return int(frames) * opened.neurons * np.dtype(np.float16).itemsize
+        table, chosen = opened.trials, np.asarray(trials, dtype=np.int64)
+        frames = int(table.frames[chosen].sum())
+        public = chosen[table.first_response_frame[chosen] != WITHHELD]
+        keys = (table.tier, table.stimulus_type, table.video)
+        shown = zip(*(column[public].tolist() for column in keys), strict=True)
+        predictions = frames * opened.neurons * np.dtype(np.float16).itemsize
+        return predictions + largest_bytes(
+            neurons=opened.neurons, videos=len(set(shown)), units=moments_units
+        )
 
 
 def predict_trial(

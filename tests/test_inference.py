@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from sensorium_models import inference
+from sensorium_models.evaluation.moments_file import largest_bytes
 from sensorium_models.networks import members
 from sensorium_models.networks.build import animal_facts, build_encoder
 from sensorium_models.predictions import Predictions
@@ -364,6 +365,19 @@ def test_a_disk_without_room_is_refused_at_once(member, tmp_path, monkeypatch):
     with pytest.raises(OSError, match=rf"p\.h5 needs up to {needed} bytes"):
         predict(member[0], tmp_path / "p.h5")
     assert not (tmp_path / "p.h5").exists()
+
+
+def test_the_disk_must_have_room_for_the_sums_too(member, tmp_path, monkeypatch):
+    """Trials 0 and 1 show one video: one row of sums for each of two units."""
+    recording = MemoryRecording("A.h5")
+    predictions = 2 * 4 * int(recording.trials.frames[[0, 1]].sum())
+    needed = predictions + largest_bytes(neurons=4, videos=1, units=2)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=needed - 1))
+    with pytest.raises(OSError, match=rf"p\.h5 needs up to {needed:,} bytes"):
+        predict(member[0], tmp_path / "p.h5", moments_units=2)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=needed))
+    predict(member[0], tmp_path / "p.h5", moments_units=2)
 
 
 def test_an_animal_that_the_member_does_not_know_is_refused(member, tmp_path):

@@ -19,6 +19,7 @@ with job(snakemake) as study:
     recordings = dict(zip(animals, map(Path, snakemake.input.recordings), strict=True))
     splits = read_judged([snakemake.input.split], [snakemake.input.learned])
     scored = study.settings.scored_frames
+    further_units = study.further_units(protocol)
     predict(
         Path(snakemake.input.record).parent,
         recordings=recordings,
@@ -41,10 +42,11 @@ with job(snakemake) as study:
             "recording_digests": digests(recordings),
             "fingerprint": snakemake.params.fingerprint,
         },
+        moments_units=1 + len(further_units),
     )
     with (
         open_responses(recordings, study.settings.score_unit) as responses,
-        open_units(recordings, study.further_units(protocol)) as further,
+        open_units(recordings, further_units) as further,
     ):
         moments = score_member(
             predictions=Path(snakemake.output.predictions),

@@ -29,6 +29,8 @@ from sensorium_models.evaluation.streaming import JointMoments, RepeatAverage
 
 SCHEMA_VERSION = 1
 _OTHER_UNITS = "in other units"  # no animal's name has a blank
+# Names, spans and reasons of one video, and HDF5's own tables for one animal, generously.
+_ROW_BYTES, _TABLE_BYTES = 4_000, 40_000
 
 
 class MomentsError(ValueError):
@@ -42,6 +44,13 @@ def write_moments(path: Path, moments: Moments) -> None:
         _write_unit(file, moments)
         for unit, further in sorted(moments.further.items()):
             _write_unit(file.create_group(f"{_OTHER_UNITS}/{unit}"), further)
+
+
+def largest_bytes(*, neurons: int, videos: int, units: int) -> int:
+    """Upper bound of what the moments of one animal take in a file, all videos finished."""
+    signals = len(SIGNALS)
+    numbers = 2 * (signals + signals * (signals + 1) // 2)  # single trials, repeat averages
+    return units * (neurons * (videos * numbers + 1) * 8 + videos * _ROW_BYTES + _TABLE_BYTES)
 
 
 def read_moments(path: Path) -> Moments:

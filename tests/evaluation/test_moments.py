@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 
 from sensorium_models.evaluation.correlation import correlation
 from sensorium_models.evaluation.moments import AnimalMoments, Moments
-from sensorium_models.evaluation.moments_file import MomentsError, read_moments, write_moments
+from sensorium_models.evaluation.moments_file import (
+    MomentsError,
+    largest_bytes,
+    read_moments,
+    write_moments,
+)
 
 IDS = np.array([1, 3, 4])
 KEY = ("oracle", "movie")
@@ -254,3 +259,31 @@ def test_memory_of_a_test_tier():
     tracemalloc.stop()
     # 6 videos x 2 signals x 250 x 2,000 x 8 bytes = 48 MB of frame sums; all data are 240 MB
     assert peak < 100e6
+
+
+@pytest.mark.parametrize(("neurons", "videos"), [(2, 1), (3000, 1), (3000, 12)])
+def test_the_room_of_a_file_is_known_before_it_is_written(tmp_path, neurons, videos):
+    rng = np.random.default_rng(0)
+
+    def of_one_unit() -> Moments:
+        moments = AnimalMoments(np.arange(neurons))
+        for trial in range(10 * videos):
+            frames = rng.uniform(size=(2, 4, neurons))
+            moments.add_trial(
+                tier="final_test_bonus",
+                stimulus_type="gaussian_dots",
+                video=f"{trial // 10:032x}",
+                trial=trial,
+                response=frames[0],
+                prediction=frames[1],
+            )
+        for entry in moments.videos.values():
+            entry.finish()
+        return Moments({"member": "seed42"}, {"A": moments})
+
+    written = of_one_unit()
+    written.further["raw"] = of_one_unit()
+    write_moments(tmp_path / "m.h5", written)
+    bound = largest_bytes(neurons=neurons, videos=videos, units=2)
+    size = (tmp_path / "m.h5").stat().st_size
+    assert size <= bound <= 1.1 * size + 100_000  # for names and tables, however small
