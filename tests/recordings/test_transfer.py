@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sensorium_models import progress
 from sensorium_models.recordings.patience import DownloadError, Patience
 from sensorium_models.recordings.transfer import _seconds, fetch, partial_of
 from tests.gin_server import (
@@ -456,13 +458,26 @@ def test_killed_and_started_again_it_goes_on(gin: GinServer, archive: Path) -> N
 
 
 def test_the_log_shows_rate_and_time_left(
-    gin: GinServer, archive: Path, waits: Waits, capsys: pytest.CaptureFixture[str]
+    gin: GinServer,
+    archive: Path,
+    waits: Waits,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Half-way, after an interruption: `a:  50%|...| 500k/1.00M [00:01<00:01, 400kB/s]`."""
+    gin.faults.append(drop_after(500_000))
+    # Every step of the bar, not one in ten seconds, however fast it comes.
+    monkeypatch.setattr(progress, "LOG_INTERVAL_SECONDS", 0)
     fetch([gin.address + PATH], archive, KEY, patience=waits.patience)
     log = capsys.readouterr().err
     assert "\r" not in log
     assert "1.00M/1.00M" in log
     assert "B/s]" in log
+    left = re.findall(r"a: +(\d+)%\|.*/1\.00M \[\d\d:\d\d<(\d\d:\d\d), .*B/s\]", log)
+    under_way = [time_left for percent, time_left in left if 0 < int(percent) < 100]
+    assert under_way, log  # a time, where before the first byte there is a question mark
+    assert "?" in log.splitlines()[0]
+    assert left[-1] == ("100", "00:00")
 
 
 @pytest.mark.slow
