@@ -118,7 +118,7 @@ class Archive(Closing):
             if name not in self._source.sizes:
                 continue
             _, array = self._read_array(name)
-            if array.ndim != len(expected) + 1 or array.shape[:-1] != expected:
+            if array.ndim != len(expected) + 1 or array.shape[:-1] != expected or array.size == 0:
                 raise self._error(
                     name,
                     f"has shape {array.shape}, but a statistic of {modality} per frame index has"
@@ -153,7 +153,12 @@ class Archive(Closing):
             raise self._error(
                 _TIERS, f"has shape {tiers.shape}, not one tier per trial. {WRITE_AGAIN}"
             )
-        return tiers.astype(str)
+        try:
+            return tiers.astype(str)
+        except UnicodeDecodeError as error:
+            raise self._error(
+                _TIERS, f"holds a name that is no plain text ({error}). {WRITE_AGAIN}"
+            ) from error
 
     def _find_modalities(self) -> tuple[str, ...]:
         trials = set(range(len(self.tiers)))

@@ -61,20 +61,36 @@ def write_receipt(
 
 
 def checksum_of(receipt: Path) -> str:
-    """The checksum that the archive of a receipt had when it was written."""
-    return str(json.loads(receipt.read_text(encoding="utf-8"))["checksum"])
+    """The checksum that the archive of a receipt had when it was written.
+
+    Raises:
+        ArchiveError: the receipt is damaged.
+    """
+    return _noted(receipt, "checksum")
 
 
 def archive_of(receipt: Path) -> Path:
     """The archive that a receipt names.
 
     Raises:
-        ArchiveError: the archive is gone.
+        ArchiveError: the archive is gone, or the receipt is damaged.
     """
-    archive = Path(json.loads(receipt.read_text(encoding="utf-8"))["archive"])
+    archive = Path(_noted(receipt, "archive"))
     if not archive.exists():
         raise ArchiveError(
             f"{archive}: was there when {receipt} was written and is gone; bring it back, or "
             "remove the receipt to obtain it again."
         )
     return archive
+
+
+def _noted(receipt: Path, key: str) -> str:
+    try:
+        content = json.loads(receipt.read_text(encoding="utf-8"))
+    except ValueError as error:
+        content = error
+    if not isinstance(content, dict) or not isinstance(content.get(key), str):
+        raise ArchiveError(
+            f"{receipt}: is no receipt that names its {key}. Remove it to have it written again."
+        )
+    return str(content[key])

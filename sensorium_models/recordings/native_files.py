@@ -16,6 +16,7 @@ tests/create_sequence_data.py at 05cf038, `neuron_properties` in datasets.py at 
 """
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -68,7 +69,15 @@ def read_meta(file: Path) -> dict[str, Any]:
         content = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
     except OSError as error:
         raise ArchiveError(f"{file}: cannot be read ({error.strerror}). {COPY_AGAIN}") from error
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
+    except (
+        ValueError,
+        yaml.YAMLError,
+        RecursionError,
+        # What PyYAML lets through where a value is not what its tag says, as in `!!int ""`.
+        LookupError,
+        AttributeError,
+        TypeError,
+    ) as error:
         said = " ".join(str(error).split())
         raise ArchiveError(f"{file}: is not readable YAML ({said}). Write it again.") from error
     if not isinstance(content, dict):
@@ -84,11 +93,24 @@ def number(meta: Mapping[str, Any], key: str, file: Path, least: float = -np.inf
     """
     value = meta.get(key)
     if isinstance(value, int | float) and not isinstance(value, bool):
-        found = float(value)
+        # Integers that no float holds, of 400 digits say, are as bad as infinity.
+        found = float(value) if abs(value) < 2.0**1023 else np.inf
         if np.isfinite(found) and found >= least:
             return found
     wanted = "a number" if least == -np.inf else f"a number not below {least:g}"
     raise ArchiveError(f"{file}: {key} is {value!r}; give {wanted}.")
+
+
+def whole_number(meta: Mapping[str, Any], key: str, file: Path, least: int) -> int:
+    """The whole number under a key.
+
+    Raises:
+        ArchiveError: as `number`, or it has a fraction.
+    """
+    found = number(meta, key, file, least)
+    if not found.is_integer():
+        raise ArchiveError(f"{file}: {key} is {meta[key]!r}; give a whole number.")
+    return int(found)
 
 
 class Device:
@@ -115,7 +137,7 @@ class Device:
         self.data = self._mapped() if self.meta.get("is_mem_mapped") else read_array(self.data_file)
         if self.data.ndim == 1:
             self.data = self.data[:, None]
-        signals = int(number(self.meta, "n_signals", self._file, least=1))
+        signals = whole_number(self.meta, "n_signals", self._file, least=1)
         if self.data.ndim != 2 or len(self.data) < 2 or self.data.shape[1] != signals:
             raise ArchiveError(
                 f"{self.data_file}: the shape is {self.data.shape}, but (samples, {signals}) is"
@@ -145,11 +167,11 @@ class Device:
         return samples, self.times[first:last]
 
     def _mapped(self) -> np.ndarray:
-        rows = int(number(self.meta, "n_timestamps", self._file, least=1))
-        signals = int(number(self.meta, "n_signals", self._file, least=1))
+        rows = whole_number(self.meta, "n_timestamps", self._file, least=1)
+        signals = whole_number(self.meta, "n_signals", self._file, least=1)
         try:
             dtype = np.dtype(str(self.meta.get("dtype")))
-        except TypeError as error:
+        except (TypeError, ValueError, SyntaxError) as error:
             raise ArchiveError(
                 f"{self._file}: dtype is {self.meta.get('dtype')!r}; give one such as float32."
             ) from error
@@ -274,7 +296,7 @@ def _neuron_property(responses: Device, key: str) -> Path | None:
     if not isinstance(named, dict) or key not in named:
         return None
     path = PurePosixPath(str(named[key]))
-    if path.is_absolute() or ".." in path.parts or "\\" in str(path):
+    if path.is_absolute() or ".." in path.parts or re.search(r"[\\\0]", str(path)):
         raise ArchiveError(
             f"{responses.folder / 'meta.yml'}: neuron_properties: {key} is {named[key]!r}; name a"
             f" file inside {responses.folder.name}/."

@@ -12,7 +12,12 @@ from typing import Any
 import numpy as np
 
 from sensorium_models.recordings.archive_sources import COPY_AGAIN, ArchiveError
-from sensorium_models.recordings.native_files import number, read_array, read_meta, read_times
+from sensorium_models.recordings.native_files import (
+    read_array,
+    read_meta,
+    read_times,
+    whole_number,
+)
 from sensorium_models.recordings.resampling import resample
 
 _SHOWN = ("video", "image")
@@ -212,9 +217,9 @@ class Screen:
                     f"{file}: {name}: modality is {entry.get('modality')!r}; known are"
                     f" {', '.join(_SHOWN + _NOT_SHOWN)}."
                 )
-            first = int(number(entry, "first_frame_idx", file, least=0))
+            first = whole_number(entry, "first_frame_idx", file, least=0)
             # Everything but a video has one time: how long it stays is when the next one begins.
-            count = int(number(entry, "num_frames", file, least=1)) if kind == "video" else 1
+            count = whole_number(entry, "num_frames", file, least=1) if kind == "video" else 1
             if first < end or first + count > len(self.timestamps):
                 raise ArchiveError(
                     f"{file}: {name}: frames {first} to {first + count - 1} overlap the entry"

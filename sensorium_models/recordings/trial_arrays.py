@@ -69,7 +69,8 @@ def read_trial(
     another array ends before it.
 
     Raises:
-        ArchiveError: no frame is valid, a value is infinite, or NaN lies inside the trial.
+        ArchiveError: no frame is valid, a value is infinite or too large for float32, or NaN lies
+            inside the trial.
         NotIntegralError: `video_dtype` is uint8, which cannot hold the video.
     """
     raw = {
@@ -90,9 +91,14 @@ def read_trial(
         dtype = video_dtype if modality == "video" else np.dtype(np.float32)
         # Integers cannot say where padding begins, so there the other arrays tell what was shown.
         shown = valid["video"] if modality == "video" and array.dtype.kind == "f" else frames
-        arrays[modality] = _time_first(array, shown, dtype).reshape(
-            shown, *source.leading_shape(modality)
-        )
+        try:
+            values = _time_first(array, shown, dtype)
+        except FloatingPointError as error:
+            raise ArchiveError(
+                f"{source.where(modality, trial)}: holds a value of more than 3e38, which float32"
+                " cannot hold. Correct the recording or remove the trial."
+            ) from error
+        arrays[modality] = values.reshape(shown, *source.leading_shape(modality))
     shown_video = arrays["video"]
     arrays["video"] = shown_video[:frames]
     return arrays, shown_video
@@ -165,7 +171,8 @@ def _time_first(array: np.ndarray, frames: int, dtype: np.dtype) -> np.ndarray:
             if integral is None:
                 raise NotIntegralError
             block = integral
-        result[:, rows] = block.T
+        with np.errstate(over="raise"):
+            result[:, rows] = block.T
     return result
 
 

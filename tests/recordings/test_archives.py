@@ -135,6 +135,10 @@ FAULTS = {
         _set("meta/trials/tiers.npy", np.array([["train"]])),
         "tiers.npy has shape",
     ),
+    "tiers that are no text": (
+        _set("meta/trials/tiers.npy", np.array([b"\xff"] * 26)),
+        "tiers.npy holds a name that is no plain text",
+    ),
     "unknown tier": (
         _edit("meta/trials/tiers.npy", 4, "validation"),
         "trial 4 is of tier 'validation'.*knows only train",
@@ -157,6 +161,10 @@ FAULTS = {
         _edit("data/pupil_center/3.npy", np.s_[:, -1], 1.0),
         "trial 3, pupil_center.*NaN inside the trial.*frame 32 is valid again",
     ),
+    "too large for float32": (
+        _edit("data/responses/3.npy", (2, 7), 1e300),
+        "trial 3, responses.*holds a value of more than 3e38",
+    ),
     "infinite": (_edit("data/responses/3.npy", (2, 7), np.inf), "frame 7 holds an infinite value"),
     "all NaN": (_edit("data/videos/3.npy", np.s_[...], np.nan), "trial 3.*no valid frame"),
     "no neuron ids": (_remove("meta/neurons/unit_ids"), "unit_ids.npy is missing"),
@@ -172,6 +180,10 @@ FAULTS = {
     "statistics": (
         _set("meta/statistics/responses/all/std.npy", np.ones(7)),
         r"std.npy has shape \(7,\)",
+    ),
+    "statistics of no frame": (
+        _set("meta/statistics/responses/all/std.npy", np.ones((7, 0))),
+        r"std.npy has shape \(7, 0\)",
     ),
 }
 

@@ -188,6 +188,11 @@ def test_a_source_read_in_place_stays_where_it_is(content: bytes, tmp_path: Path
     assert download.locate(kept) == made
     download.write_receipt(tmp_path / "A.json", "A", kept, made)
     assert json.loads((tmp_path / "A.json").read_text())["published"] is None
+    for damaged in ("", "[]", '{"archive": 3}'):
+        (tmp_path / "A.json").write_text(damaged)
+        for noted in (download.archive_of, download.checksum_of):
+            with pytest.raises(ArchiveError, match=r"A\.json: is no receipt .* Remove it"):
+                noted(tmp_path / "A.json")
     with pytest.raises(ArchiveError, match="no such archive or folder"):
         download.locate(DirectorySource(kind="directory", path=tmp_path / "none"))
 

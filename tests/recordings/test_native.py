@@ -526,6 +526,26 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
         _meta("screen/meta/00002.yml", first_frame_idx="a"),
         r"00002.yml: first_frame_idx is 'a'; give a number not below 0",
     ),
+    "half a frame": (
+        _meta("screen/meta/00002.yml", num_frames=89.5),
+        r"00002.yml: num_frames is 89.5; give a whole number",
+    ),
+    "a number of 400 digits": (
+        _meta("treadmill/meta.yml", sampling_rate=10**400),
+        r"treadmill/meta.yml: sampling_rate is 1000",
+    ),
+    "no number behind its tag": (
+        _text("screen/meta/00002.yml", 'first_frame_idx: !!int ""'),
+        r"00002.yml: is not readable YAML",
+    ),
+    "no time behind its tag": (
+        _text("screen/meta/00002.yml", "first_frame_idx: !!timestamp now"),
+        r"00002.yml: is not readable YAML",
+    ),
+    "no truth behind its tag": (
+        _text("screen/meta/00002.yml", "valid_trial: !!bool perhaps"),
+        r"00002.yml: is not readable YAML",
+    ),
     "not YAML": (_text("screen/meta/00002.yml", "a: [1"), r"00002.yml: is not readable YAML"),
     "YAML that runs code": (
         _text("screen/meta/00002.yml", "!!python/object/apply:os.system ['true']"),
@@ -562,6 +582,10 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "dtype": (_meta("responses/meta.yml", dtype="object"), r"meta.yml: dtype is object; only real"),
     "no dtype": (_meta("responses/meta.yml", dtype="grey"), r"meta.yml: dtype is 'grey'; give one"),
+    "dtype that is no expression": (
+        _meta("responses/meta.yml", dtype="f4,,"),
+        r"meta.yml: dtype is 'f4,,'; give one",
+    ),
     "shifts": (
         _array("responses/meta/phase_shifts.npy", lambda shifts: shifts[:2]),
         r"phase_shifts.npy: must hold one finite number of seconds for each of the 3 signals",
@@ -573,6 +597,10 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "ids elsewhere": (
         _meta("responses/meta.yml", neuron_properties={"unit_ids": "../../secret.npy"}),
         r"responses/meta.yml: neuron_properties: unit_ids is '../../secret.npy'; name a",
+    ),
+    "ids behind a zero byte": (
+        _meta("responses/meta.yml", neuron_properties={"unit_ids": "a\0b"}),
+        r"neuron_properties: unit_ids is 'a\\x00b'; name a",
     ),
     "n_signals": (
         _meta("eye_tracker/meta.yml", n_signals=4),
