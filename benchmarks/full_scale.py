@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from targets import machine as machine
+from targets import report as report
 
 from sensorium_models.recordings.preprocess import write_store
 from sensorium_models.simulation.recording import SimulationSettings, write_recording
@@ -144,15 +146,3 @@ def in_new_process(*command: str) -> str:
         [sys.executable, *command], check=True, capture_output=True, text=True, env=environment
     )
     return done.stdout
-
-
-def report(name: str, value: str, target: str = "", met: bool | None = None) -> None:
-    """One line: what, how much, what it should be and whether it is."""
-    verdict = "" if met is None else ("reached" if met else "MISSED")
-    print(f"{name:<58} {value:>16}  {target:<22} {verdict}", flush=True)
-
-
-def machine() -> str:
-    """How busy this machine is: timings on a busy one are low."""
-    load = os.getloadavg()[0]
-    return f"{os.cpu_count()} cores, load {load:.1f} while measuring"

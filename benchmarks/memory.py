@@ -7,7 +7,7 @@ from typing import Any
 def peak_megabytes() -> float:
     """Peak of this process alone; `getrusage` would start from its parent's."""
     status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
 
 
 def peak_on(device: Any) -> float:

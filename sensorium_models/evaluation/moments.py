@@ -137,12 +137,14 @@ class AnimalMoments:
         stimulus_type: str,
         video: str,
         repeats: Mapping[int, tuple[np.ndarray, np.ndarray]],
+        factor: np.ndarray | None = None,
     ) -> None:
         """Add all repeats of a video at once, which is quicker than trial by trial, and finish it.
 
         Args:
             repeats: by trial (prediction, response), both (frames, N), all scored frames, in the
                 score unit. Held in memory together: about 16 MB for a trial of 8,000 neurons.
+            factor: (frames or 1, N), what turns them into the unit of these moments, if another.
 
         Raises:
             ValueError: as `add_trial`, or the video was added before.
@@ -152,10 +154,12 @@ class AnimalMoments:
             raise ValueError(f"{where} was added before; every video is added once.")
         for trial, (prediction, response) in repeats.items():
             self._check(f"trial {trial} ({where})", prediction, response)
-        single, average = repeated_moments(list(repeats.values()))
+        single, average = repeated_moments(list(repeats.values()), factor)
         if not single.is_finite():
             for trial, signals in repeats.items():
                 for name, values in zip(SIGNALS, signals, strict=True):
+                    if factor is not None:
+                        values = values * factor[: len(values)]
                     if not np.isfinite(values).all():
                         raise ValueError(
                             f"the {name} of trial {trial} ({where}) has values that are not finite."

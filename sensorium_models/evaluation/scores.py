@@ -270,15 +270,10 @@ def add_in_units(
     """
     tier, stimulus_type, name = video
     for content, unit in zip(moments, responses, strict=True):
-        signals = repeats
+        factor = None
         if unit is not responses[0]:
             longest = max(len(response) for _, response in repeats.values())
             factor = responses[0].factor_to(unit, start, start + longest)
-            signals = {
-                trial: (
-                    prediction * factor[: len(prediction)],
-                    response * factor[: len(response)],
-                )
-                for trial, (prediction, response) in repeats.items()
-            }
-        content.add_video(tier=tier, stimulus_type=stimulus_type, video=name, repeats=signals)
+        content.add_video(
+            tier=tier, stimulus_type=stimulus_type, video=name, repeats=repeats, factor=factor
+        )

@@ -103,6 +103,7 @@ class JointMoments:
 
 def repeated_moments(
     repeats: Sequence[Sequence[np.ndarray]],
+    factor: np.ndarray | None = None,
 ) -> tuple[JointMoments, JointMoments]:
     """Joint moments of S signals over all repeats of one video, and of their average over repeats.
 
@@ -112,6 +113,8 @@ def repeated_moments(
 
     Args:
         repeats: for every repeat the S signals, each (frames, N) float32; at least one repeat.
+        factor: (frames or 1, N) by which every signal is multiplied first, a block at a time: all
+            repeats of a video multiplied would be in memory a second time.
     """
     signals, neurons = len(repeats[0]), repeats[0][0].shape[1]
     common = min(len(repeat[0]) for repeat in repeats)
@@ -121,11 +124,20 @@ def repeated_moments(
     pairs = list(zip(*packed_pairs(signals), strict=True))
     longest = max(len(repeat[0]) for repeat in repeats)
     width = max(64, BLOCK_BYTES // (8 * longest * signals) // 8 * 8)
+
+    def scaled(signal: np.ndarray, columns: slice, step: int = 1) -> np.ndarray:
+        values = signal[::step, columns]
+        if factor is None:
+            return values
+        by_frame = factor if len(factor) == 1 else factor[: len(signal) : step]
+        product: np.ndarray = values * by_frame[:, columns]
+        return product
+
     for first in range(0, neurons, width):
         columns = slice(first, first + width)
         # Deviations are from a value near the mean, so that the correction below is a small one.
         # The mean of equal numbers is that number: a constant signal deviates by exactly zero.
-        near = [signal[::8, columns].mean(axis=0, dtype=np.float64) for signal in repeats[0]]
+        near = [scaled(s, columns, step=8).mean(axis=0, dtype=np.float64) for s in repeats[0]]
         wide = near[0].size
         sums, squares = np.zeros((signals, wide)), np.zeros((len(pairs), wide))
         total = np.zeros((signals, common, wide))
@@ -134,7 +146,7 @@ def repeated_moments(
             frames = len(repeat[0])
             part = block[:, :frames]
             for row, signal in enumerate(repeat):
-                part[row] = signal[:, columns]
+                part[row] = scaled(signal, columns)
                 part[row] -= near[row]
             _accumulate(part, pairs, sums, squares)
             total += part[:, :common]

@@ -1,5 +1,6 @@
 """From prediction files and recordings to score rows and the leaderboard."""
 
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,9 +9,16 @@ import pandas as pd
 import pytest
 
 from sensorium_models.evaluation.leaderboard import leaderboard, read_leaderboard, track_of
+from sensorium_models.evaluation.moments import AnimalMoments
 from sensorium_models.evaluation.moments_file import read_moments, write_moments
 from sensorium_models.evaluation.responses import RecordedResponses, scoring_plan
-from sensorium_models.evaluation.scores import SCHEMA, member_scores, score_member, write_scores
+from sensorium_models.evaluation.scores import (
+    SCHEMA,
+    add_in_units,
+    member_scores,
+    score_member,
+    write_scores,
+)
 from sensorium_models.predictions import PredictionWriter
 
 IDS = np.array([1, 3])
@@ -171,6 +179,57 @@ def test_the_same_predictions_are_scored_in_further_units(tmp_path: Path, respon
     # What is left out is left out in every unit.
     same = ["animal", "tier", "neuron_id", "trials", "videos", "trials_left_out", "reason"]
     pd.testing.assert_frame_equal(rows[same], member_scores(read)[same])
+
+
+def test_a_further_unit_needs_no_second_copy_of_a_videos_repeats() -> None:
+    frames, neurons, start = 96, 2000, 4
+    random = np.random.default_rng(0)
+    precision = random.uniform(0.5, 2, (start + frames, neurons))
+    units = [
+        SimpleNamespace(unit=name, factor_to=lambda other, first, stop: precision[first:stop])
+        for name in ("one", "other")
+    ]
+    repeats = {
+        trial: tuple(random.gamma(0.5, size=(2, length, neurons)).astype(np.float32))
+        for trial, length in enumerate([frames] * 9 + [frames - 5])
+    }
+
+    def peak_of(count: int) -> tuple[int, list[AnimalMoments]]:
+        found = [AnimalMoments(np.arange(neurons)) for _ in range(count)]
+        tracemalloc.start()
+        add_in_units(found, units[:count], start, ("oracle", "movie", "v"), repeats)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return peak, found
+
+    (one, _), (two, found) = peak_of(1), peak_of(2)
+    copy = sum(values.nbytes for signals in repeats.values() for values in signals)
+    assert two - one < copy / 5  # of which a block of neurons and the sums are some
+    # The same, to the last bit, as if all had been multiplied beforehand.
+    factor = precision[start:]
+    multiplied = {
+        trial: tuple(values * factor[: len(values)] for values in signals)
+        for trial, signals in repeats.items()
+    }
+    expected = AnimalMoments(np.arange(neurons))
+    expected.add_video(tier="oracle", stimulus_type="movie", video="v", repeats=multiplied)
+    for name in ("single_trial", "repeat_average"):
+        ours, theirs = (
+            getattr(moments.videos["oracle", "movie", "v"], name)
+            for moments in (found[1], expected)
+        )
+        np.testing.assert_array_equal(ours.mean, theirs.mean)
+        np.testing.assert_array_equal(ours.products, theirs.products)
+    # A factor that is no number is found as a value that is none would be.
+    units[0].factor_to = lambda *_: np.where(np.arange(neurons) == 3, np.nan, 1)[None]
+    with pytest.raises(ValueError, match=r"the prediction of trial 0 .* not finite"):
+        add_in_units(
+            [AnimalMoments(np.arange(neurons)) for _ in units],
+            units,
+            start,
+            ("oracle", "movie", "v"),
+            repeats,
+        )
 
 
 def test_moments_in_further_units_are_merged_too(tmp_path: Path, responses):
