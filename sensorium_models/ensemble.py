@@ -41,6 +41,7 @@ def build_ensemble(
     mean: Path,
     weights: Sequence[float] | None = None,
     left_out: Mapping[str, Collection[int]] | None = None,
+    fitted_on: Mapping[str, Collection[int]] | None = None,
     further: Mapping[str, Mapping[str, RecordedResponses]] | None = None,
 ) -> None:
     """Write the mean prediction of `members` and their cross-moments, reading each trial once.
@@ -59,6 +60,7 @@ def build_ensemble(
             signal being the response and P = (K+1)(K+2)/2 the packed upper triangle.
         weights: one per member, summing to one; default equal.
         left_out: by animal, trials whose video ANY member trained on; predicted, not scored.
+        fitted_on: by animal, trials on which `weights` were fitted; predicted, not scored.
         further: by unit and animal, responses in which the mean is scored too, in `mean` only.
 
     Raises:
@@ -66,7 +68,7 @@ def build_ensemble(
             system in their training set, one is there twice, or the weights do not fit.
         OSError: the disk has no room for the mean prediction.
     """
-    left_out = left_out or {}
+    left_out, fitted_on = left_out or {}, fitted_on or {}
     with ExitStack() as stack:
         sources = [stack.enter_context(Predictions(path)) for path in members]
         _check_members(sources)
@@ -93,7 +95,8 @@ def build_ensemble(
         gathered = Moments.started(asdict(attributes), further or {})
         for animal in first.animals:
             recorded = matching(first, animal, responses)
-            plan = scoring_plan(first.trials(animal), recorded, left_out.get(animal, ()))
+            excluded = left_out.get(animal, ()), fitted_on.get(animal, ())
+            plan = scoring_plan(first.trials(animal), recorded, *excluded)
             target = output.create_group(animal)
             target["neuron_ids"] = first.neuron_ids(animal)
             of_mean = []
@@ -205,8 +208,7 @@ def _animal_groups(
         for trial, (tier, stimulus_type, reason) in plan.excluded.items():
             if (tier, stimulus_type) == key:
                 members_of(trial)
-                group.trials_left_out += reason == "trained on"
-                group.trials_withheld += reason == "responses withheld"
+                group.leave_out(reason)
         for video, repeats in plan.scored.get(key, {}).items():
             average = RepeatAverage(signals, neuron_ids.size)
             means = {}

@@ -13,6 +13,7 @@ from sensorium_models.configuration import REPOSITORY, ConfigurationError
 from sensorium_models.ensemble import EnsembleError, build_ensemble
 from sensorium_models.ensemble_weights import fitted_weights, fitting_moments
 from sensorium_models.evaluation.correlation import correlation
+from sensorium_models.evaluation.leaderboard import leaderboard
 from sensorium_models.evaluation.moments_file import read_moments
 from sensorium_models.evaluation.scores import METRICS, member_scores
 from sensorium_models.evaluation.streaming import JointMoments
@@ -20,6 +21,7 @@ from sensorium_models.evaluation.subsets import EnsembleMoments, ensemble_scores
 from sensorium_models.predictions import Predictions
 from sensorium_models.recordings.splits import leaked_by_any, write_splits
 from sensorium_models.reporting.joint import joint_notes
+from sensorium_models.reporting.score_tables import leaderboard_table
 from sensorium_models.study import Study, read_study
 from tests.test_ensemble import IDS, direct, fake_responses, write_member
 
@@ -248,6 +250,29 @@ def test_weights_are_fitted_on_what_nobody_trained_on(folder: Path) -> None:
         )
     with pytest.raises(EnsembleError, match="no trial of tier live_test_main"):
         fitting_moments(members=members, responses=responses, tiers=["live_test_main"], left_out={})
+
+
+def test_trials_on_which_weights_were_fitted_have_a_reason_of_their_own(folder: Path) -> None:
+    responses = {animal: fake_responses(animal) for animal in IDS}
+    members = [folder / "seed0.h5", folder / "seed2.h5"]
+    fitted_on = {animal: [0, 1, 3, 6] for animal in IDS}
+    options = {"weights": [0.5, 0.5], "left_out": {"A": [1]}, "fitted_on": fitted_on}
+    build(folder, "seen", members, responses, **options)
+    by_video = member_scores(read_moments(folder / "seen-mean.h5"))
+    with EnsembleMoments(folder / "seen-moments.h5") as moments:
+        counts = {a: dict(moments.groups(a))["oracle", "movie"] for a in moments.animals}
+        rows = ensemble_scores(moments)
+    assert (counts["A"].trials_left_out, counts["A"].trials_fitted) == (1, 3)
+    assert (counts["F"].trials_left_out, counts["F"].trials_fitted) == (0, 4)
+    for table in (rows, by_video):
+        oracle = table[table["tier"] == "oracle"].set_index("animal")
+        fitted = "the ensemble's weights were fitted on these trials"
+        assert oracle.loc["F", "reason"] == fitted
+        assert oracle.loc["A", "reason"] == f"every video was trained on or {fitted}"
+        assert (oracle["trials_left_out"] == 4).all()
+        board = leaderboard(table)
+        shown = leaderboard_table(board, titles={}, simulated=False).caption
+        assert "video a member trained on, or on which weights were fitted." in shown
 
 
 def test_members_of_two_systems_may_bear_one_name(tmp_path: Path) -> None:

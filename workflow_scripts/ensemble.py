@@ -20,20 +20,21 @@ with job(snakemake) as study:
     left_out = leaked_by_any(judged, animals, tiers)
     joint = study.joint_ensembles(protocol).get(name)
     weights = None if joint is None else joint.given_weights()
+    fitted_on = {}
     with (
         open_responses(recordings, study.settings.score_unit) as responses,
         open_units(recordings, study.further_units(protocol)) as further,
     ):
         if joint is not None and weights is None:
-            fitted_on = fitting_tiers(study, protocol)
+            fitting = fitting_tiers(study, protocol)
             moments = fitting_moments(
-                members=members, responses=responses, tiers=fitted_on, left_out=left_out
+                members=members, responses=responses, tiers=fitting, left_out=left_out
             )
             weights = fitted_weights(moments).tolist()
-            # The weights have seen these trials.
-            for animal, recorded in responses.items():
-                seen = np.flatnonzero(np.isin(recorded.tiers, fitted_on))
-                left_out[animal] = np.union1d(left_out[animal], seen)
+            fitted_on = {
+                animal: np.flatnonzero(np.isin(recorded.tiers, fitting))
+                for animal, recorded in responses.items()
+            }
         build_ensemble(
             name=name,
             members=members,
@@ -43,5 +44,6 @@ with job(snakemake) as study:
             mean=Path(snakemake.output.mean),
             weights=weights,
             left_out=left_out,
+            fitted_on=fitted_on,
             further=further,
         )

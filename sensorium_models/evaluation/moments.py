@@ -19,8 +19,8 @@ from sensorium_models.evaluation.streaming import (
 )
 
 SIGNALS = ("prediction", "response")
-Reason = Literal["trained on", "responses withheld"]
-REASONS: tuple[Reason, ...] = ("trained on", "responses withheld")
+Reason = Literal["trained on", "responses withheld", "weights fitted on"]
+REASONS: tuple[Reason, ...] = ("trained on", "responses withheld", "weights fitted on")
 Group = tuple[str, str]  # tier, stimulus type
 
 
@@ -34,6 +34,7 @@ class GroupMoments:
     videos: int = 0
     trials_left_out: int = 0  # their video was trained on
     trials_withheld: int = 0  # their responses are not public
+    trials_fitted: int = 0  # the weights of an ensemble were fitted on them
 
     @classmethod
     def empty(cls, signals: int, neurons: int) -> "GroupMoments":
@@ -46,6 +47,15 @@ class GroupMoments:
         self.repeat_average.add(video.averaged())
         self.trials += len(video.trials)
         self.videos += 1
+
+    def leave_out(self, reason: Reason) -> None:
+        """Count a trial that is not scored."""
+        if reason == "trained on":
+            self.trials_left_out += 1
+        elif reason == "responses withheld":
+            self.trials_withheld += 1
+        else:
+            self.trials_fitted += 1
 
     @property
     def frames(self) -> int:
@@ -215,11 +225,7 @@ class AnimalMoments:
             if video not in without:
                 groups[tier, stimulus_type].add(entry)
         for tier, stimulus_type, reason in self.excluded.values():
-            group = groups[tier, stimulus_type]
-            if reason == "trained on":
-                group.trials_left_out += 1
-            else:
-                group.trials_withheld += 1
+            groups[tier, stimulus_type].leave_out(reason)
         return groups
 
     def group(self, group: Group, videos: Collection[str]) -> GroupMoments:

@@ -117,11 +117,19 @@ class ScoringPlan:
 
 
 def scoring_plan(
-    trials: Iterable[int], responses: RecordedResponses, left_out: Collection[int]
+    trials: Iterable[int],
+    responses: RecordedResponses,
+    left_out: Collection[int],
+    fitted_on: Collection[int] = (),
 ) -> ScoringPlan:
-    """Sort predicted trials by video; exclude withheld ones and `left_out` ones (trained on)."""
+    """Sort predicted trials by video; exclude withheld ones and some others.
+
+    Args:
+        left_out: trials whose video was trained on.
+        fitted_on: trials on which the weights of an ensemble were fitted.
+    """
     plan = ScoringPlan()
-    left_out = {int(trial) for trial in left_out}
+    left_out, fitted_on = ({int(trial) for trial in some} for some in (left_out, fitted_on))
     by_key: dict[tuple[str, str, str], list[int]] = {}
     for trial in sorted(int(trial) for trial in trials):
         if trial >= len(responses.tiers):
@@ -134,6 +142,8 @@ def scoring_plan(
             plan.excluded[trial] = (tier, stimulus_type, "responses withheld")
         elif trial in left_out:
             plan.excluded[trial] = (tier, stimulus_type, "trained on")
+        elif trial in fitted_on:
+            plan.excluded[trial] = (tier, stimulus_type, "weights fitted on")
         else:
             by_key.setdefault((tier, stimulus_type, responses.videos[trial]), []).append(trial)
     for (tier, stimulus_type, video), repeats in sorted(by_key.items()):

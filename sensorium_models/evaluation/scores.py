@@ -192,7 +192,7 @@ def score_rows(
                 "trials": group.trials,
                 "videos": group.videos,
                 "frames": group.frames,
-                "trials_left_out": group.trials_left_out,
+                "trials_left_out": group.trials_left_out + group.trials_fitted,
                 "reason": None if scored else _reason(group),
             }
             part = pd.DataFrame(columns)
@@ -223,6 +223,8 @@ def _reason(group: GroupMoments) -> str:
         reasons.append("responses withheld")
     if group.trials_left_out:
         reasons.append("every video was trained on")
+    if group.trials_fitted:
+        reasons.append("the ensemble's weights were fitted on these trials")
     return " or ".join(reasons)
 
 

@@ -21,7 +21,7 @@ from sensorium_models.evaluation.scores import LABELS, METRICS, score_rows
 from sensorium_models.evaluation.streaming import JointMoments
 
 SCHEMA_VERSION = 2
-_COUNTS = ("trials", "videos", "trials_left_out", "trials_withheld")
+_COUNTS = ("trials", "videos", "trials_left_out", "trials_withheld", "trials_fitted")
 
 
 class EnsembleMoments:
@@ -71,7 +71,7 @@ class EnsembleMoments:
                 GroupMoments(
                     read_joint(group, "single_trial"),
                     read_joint(group, "repeat_average"),
-                    **{name: int(group.attrs[name]) for name in _COUNTS},
+                    **{name: int(group.attrs.get(name, 0)) for name in _COUNTS},
                 ),
             )
 

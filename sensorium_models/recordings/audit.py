@@ -77,14 +77,16 @@ class MemberAudit:
     """What became of the test trials of a member (or an ensemble) under one protocol.
 
     Every frame has the columns animal, trial, tier, video_id, near_ids of the split. `scored`,
-    `withheld`, `trained_on` and `teacher_trained_on` part the tested trials; a trial is in the
-    first list whose reason holds: withheld responses, own training, the teacher's.
+    `withheld`, `trained_on`, `teacher_trained_on` and `weights_fitted_on` part the tested trials; a
+    trial is in the first list whose reason holds: withheld responses, own training, the teacher's,
+    the weights'.
 
     Attributes:
         scored: what remains.
         withheld: the publisher has the responses.
         trained_on: left out, because the member was trained on the video.
         teacher_trained_on: left out, because only its teacher was.
+        weights_fitted_on: left out, because the weights of the ensemble were fitted on its tier.
         withheld_trained_on: those of `withheld` whose video was trained on; the competition's
             server scores them.
         scored_selected_on: those of `scored` whose video helped to pick the best epoch.
@@ -96,6 +98,7 @@ class MemberAudit:
     withheld: pd.DataFrame
     trained_on: pd.DataFrame
     teacher_trained_on: pd.DataFrame
+    weights_fitted_on: pd.DataFrame
     withheld_trained_on: pd.DataFrame
     scored_selected_on: pd.DataFrame
     selecting: pd.DataFrame
@@ -104,8 +107,8 @@ class MemberAudit:
     @property
     def tested(self) -> int:
         """Trials that the protocol predicts."""
-        parts = (self.scored, self.withheld, self.trained_on, self.teacher_trained_on)
-        return sum(len(part) for part in parts)
+        left_out = (self.trained_on, self.teacher_trained_on, self.weights_fitted_on)
+        return sum(len(part) for part in (self.scored, self.withheld, *left_out))
 
 
 def audit_members(
@@ -115,6 +118,7 @@ def audit_members(
     animals: Collection[str],
     tiers: Collection[str],
     withheld: Mapping[str, Collection[str]],
+    fitted_tiers: Collection[str] = (),
 ) -> MemberAudit:
     """What of a protocol's test trials is scored for `members` together, and what is not and why.
 
@@ -123,6 +127,7 @@ def audit_members(
             which counts what ANY of them has seen.
         animals, tiers: what the protocol predicts.
         withheld: animal -> tiers whose responses the publisher withholds.
+        fitted_tiers: on whose trials the weights of the ensemble were fitted.
 
     Raises:
         ValueError: a member is not in the table.
@@ -150,12 +155,14 @@ def audit_members(
         dtype=bool,
     )
     by_member, by_any = shows_any_of(tested, own), shows_any_of(tested, trained)
-    scored = tested[~is_withheld & ~by_any]
+    is_fitted = tested["tier"].isin(list(fitted_tiers))
+    scored = tested[~is_withheld & ~by_any & ~is_fitted]
     return MemberAudit(
         scored=scored,
         withheld=tested[is_withheld],
         trained_on=tested[~is_withheld & by_member],
         teacher_trained_on=tested[~is_withheld & by_any & ~by_member],
+        weights_fitted_on=tested[~is_withheld & ~by_any & is_fitted],
         withheld_trained_on=tested[is_withheld & by_any],
         scored_selected_on=scored[shows_any_of(scored, selecting)],
         selecting=selecting,

@@ -1,6 +1,7 @@
 """The leakage audit as tables: videos shown in several places, and what is scored for whom."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -10,6 +11,19 @@ from sensorium_models.recordings.audit import MemberAudit, audit_members, shared
 from sensorium_models.reporting.tables import Column, Table
 
 SECTION = "leakage"
+
+
+@dataclass(frozen=True)
+class JointMembers:
+    """Whom an ensemble of several systems averages, and the tiers on which its weights were fitted.
+
+    `members` are names by system.
+    """
+
+    members: Mapping[str, Sequence[str]]
+    fitted_tiers: Sequence[str] = ()
+
+
 MAX_MEMBERS_NAMED = 3
 
 
@@ -59,6 +73,7 @@ def leakage_table(
     withheld: Mapping[str, Collection[str]],
     titles: Mapping[str, str],
     simulated: bool,
+    joint: Mapping[str, JointMembers] | None = None,
 ) -> Table:
     """What of the test trials is scored for each member and each ensemble, what not, and why.
 
@@ -66,7 +81,8 @@ def leakage_table(
         splits: system -> the splits of all its members.
         animals, tiers: what the protocol predicts.
         withheld: animal -> tiers whose responses the publisher withholds.
-        titles: system -> the name that a reader knows.
+        titles: system or ensemble -> the name that a reader knows.
+        joint: ensembles of several systems, by name.
 
     Members of which the same is true share a row.
     """
@@ -91,6 +107,34 @@ def leakage_table(
             }
             for named, row in alike.values()
         ]
+    for name, ensemble in (joint or {}).items():
+        # Members of different systems may bear the same name.
+        members = [f"{s}/{member}" for s, named in ensemble.members.items() for member in named]
+        table = pd.concat(
+            [
+                splits[s].assign(member=s + "/" + splits[s]["member"].astype(str))
+                for s in ensemble.members
+            ]
+        )
+        audit = audit_members(
+            table,
+            members,
+            animals=animals,
+            tiers=tiers,
+            withheld=withheld,
+            fitted_tiers=ensemble.fitted_tiers,
+        )
+        rows.append(
+            {
+                "protocol": protocol,
+                "system": name,
+                "system_title": titles.get(name, name),
+                "members": f"ensemble of {len(members)}",
+                "member_names": " ".join(members),
+                **_row(audit),
+            }
+        )
+    fitted = any(row["weights_fitted_on"] for row in rows)
     return Table(
         frame=pd.DataFrame(rows),
         columns=[
@@ -100,6 +144,11 @@ def leakage_table(
             Column("withheld", "withheld", "count", "Left out because"),
             Column("trained_on", "trained on", "count", "Left out because"),
             Column("teacher_trained_on", "teacher trained on", "count", "Left out because"),
+            *(
+                [Column("weights_fitted_on", "weights fitted on", "count", "Left out because")]
+                if fitted
+                else []
+            ),
             Column("where", "tiers (animals)", "text", "Left out because"),
             Column("withheld_trained_on", "withheld, trained on", "count", "Also noted"),
             Column("scored_selected_on", "scored, selected on", "count", "Also noted"),
@@ -114,7 +163,9 @@ def leakage_table(
             "teacher was trained on, in whatever animal. Also noted: withheld trials whose video "
             "was trained on, which the competition's server scores all the same, and scored trials "
             "whose video helped to select the best epoch. Selecting trials whose video was trained "
-            "on make the selection too hopeful. The CSV file lists the trials."
+            "on make the selection too hopeful. "
+            + ("The weights of an ensemble are not judged where they were fitted. " * fitted)
+            + "The CSV file lists the trials."
             + (" The recordings are simulated." if simulated else "")
         ),
         section=SECTION,
@@ -124,13 +175,14 @@ def leakage_table(
 
 
 def _row(audit: MemberAudit) -> dict[str, Any]:
-    leaked = pd.concat([audit.trained_on, audit.teacher_trained_on])
+    leaked = pd.concat([audit.trained_on, audit.teacher_trained_on, audit.weights_fitted_on])
     return {
         "tested": audit.tested,
         "scored": len(audit.scored),
         "withheld": len(audit.withheld),
         "trained_on": len(audit.trained_on),
         "teacher_trained_on": len(audit.teacher_trained_on),
+        "weights_fitted_on": len(audit.weights_fitted_on),
         "where": _where(leaked) or None,
         "withheld_trained_on": len(audit.withheld_trained_on),
         "scored_selected_on": len(audit.scored_selected_on),
@@ -139,6 +191,7 @@ def _row(audit: MemberAudit) -> dict[str, Any]:
         "trials_withheld": _trials(audit.withheld),
         "trials_trained_on": _trials(audit.trained_on),
         "trials_teacher_trained_on": _trials(audit.teacher_trained_on),
+        "trials_weights_fitted_on": _trials(audit.weights_fitted_on),
         "trials_withheld_trained_on": _trials(audit.withheld_trained_on),
         "trials_scored_selected_on": _trials(audit.scored_selected_on),
     }

@@ -111,6 +111,7 @@ def leaderboard_table(
     columns = [column for column in columns if column.key not in same]
     first = board.iloc[0]
     reasons = sorted(set(board["reason"].dropna().astype(str)))
+    fitted = any("fitted" in reason for reason in reasons)
     compared = [str(row["system"]) for row in rows if row["published_system"]]
     return Table(
         frame=pd.DataFrame(rows).astype(
@@ -126,8 +127,9 @@ def leaderboard_table(
                 "Pooled: one mean over the neurons of all animals within a stimulus type, then the "
                 "mean over types; animal mean: the mean of the animals' means instead. Members: "
                 "mean ± standard deviation (ddof 1) over single networks. Left out: trials whose "
-                f"video a member trained on. Score unit {first['score_unit']}; "
-                f"{first['frame_convention']}.",
+                "video a member trained on"
+                + (", or on which weights were fitted. " if fitted else ". ")
+                + f"Score unit {first['score_unit']}; {first['frame_convention']}.",
                 *([f"Training set {same['training_set']}."] if "training_set" in same else []),
                 *([f"Scored on animals {same['animals']}."] if same.get("animals") else []),
                 *interval_note(intervals, _final_first(board)),

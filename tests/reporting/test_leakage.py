@@ -7,7 +7,7 @@ import pytest
 
 from sensorium_models.recordings.splits import SPLIT_COLUMNS
 from sensorium_models.reporting import tables
-from sensorium_models.reporting.leakage import leakage_table, shared_videos_table
+from sensorium_models.reporting.leakage import JointMembers, leakage_table, shared_videos_table
 from sensorium_models.reporting.page import SECTIONS
 
 WITHHELD = {"F": ["final_test_main"]}
@@ -78,6 +78,48 @@ def test_an_ensemble_of_different_folds(tmp_path: Path) -> None:
     frame = audited(splits).frame
     assert frame["members"].tolist() == ["fold0 and 3 others", "fold4", "ensemble of 5"]
     assert frame["member_names"].tolist()[0] == "fold0 fold1 fold2 fold3"
+
+
+def test_an_ensemble_of_several_systems_has_what_any_member_has_seen() -> None:
+    splits = {"gru": split(["seed1", "seed2"]), "mine": split(["seed1"], leaky=("seed1",))}
+    extra = pd.DataFrame(
+        [(m, "A", 3, "oracle", "A3", "", "movie", "test") for m in ("seed1", "seed2")],
+        columns=list(SPLIT_COLUMNS),
+    )
+    table = leakage_table(
+        {
+            name: pd.concat([rows, extra[extra["member"].isin(rows["member"])]])
+            for name, rows in splits.items()
+        },
+        protocol="open",
+        animals=["A", "F"],
+        tiers=["final_test_main", "oracle"],
+        withheld=WITHHELD,
+        titles={"all": "All together"},
+        simulated=True,
+        joint={
+            "all": JointMembers({"gru": ["seed1", "seed2"], "mine": ["seed1"]}, ["oracle"]),
+            "two": JointMembers({"gru": ["seed2"], "mine": ["seed1"]}),
+        },
+    )
+    frame = table.frame.set_index("system")
+    row = frame.loc["all"]
+    assert (row["system_title"], row["members"]) == ("All together", "ensemble of 3")
+    assert row["member_names"] == "gru/seed1 gru/seed2 mine/seed1"
+    assert row[["tested", "scored", "withheld", "trained_on", "weights_fitted_on"]].tolist() == [
+        7,
+        2,
+        3,
+        1,
+        1,
+    ]
+    assert (row["trials_trained_on"], row["trials_weights_fitted_on"]) == ("A: 5", "A: 3")
+    assert row["where"] == "final_test_main (A); oracle (A)"
+    assert frame.loc["two", ["scored", "trained_on", "weights_fitted_on"]].tolist() == [3, 1, 0]
+    assert "weights fitted on" in [column.label for column in table.columns]
+    assert "not judged where they were fitted" in table.caption
+    plain = audited({"gru": split(["seed1"])})
+    assert "weights fitted on" not in [column.label for column in plain.columns]
 
 
 @pytest.mark.parametrize("leak", [True, False])
