@@ -66,7 +66,7 @@ def build_ensemble(
     Raises:
         EnsembleError: members differ in trials, neurons, frames, unit or recordings, members of one
             system in their training set, one is there twice, or the weights do not fit.
-        OSError: the disk has no room for the mean prediction.
+        OSError: the disk has no room for the mean prediction and the moments.
     """
     left_out, fitted_on = left_out or {}, fitted_on or {}
     with ExitStack() as stack:
@@ -74,7 +74,21 @@ def build_ensemble(
         _check_members(sources)
         weighting = _weighting(len(sources), weights)
         first = sources[0]
-        files.check_room(predictions, first.path.stat().st_size)
+        plans = {
+            animal: scoring_plan(
+                first.trials(animal),
+                matching(first, animal, responses),
+                left_out.get(animal, ()),
+                fitted_on.get(animal, ()),
+            )
+            for animal in first.animals
+        }
+        size = {"members": len(sources), "units": 1 + len(further or {})}
+        needed = sum(
+            _moments_bytes(plan, first.neuron_ids(animal).size, **size)
+            for animal, plan in plans.items()
+        )
+        files.check_room(predictions, first.path.stat().st_size + needed)
         trained = sorted({source.attributes.training_set for source in sources})
         attributes = replace(
             first.attributes,
@@ -93,10 +107,8 @@ def build_ensemble(
             weights=weighting,
         )
         gathered = Moments.started(asdict(attributes), further or {})
-        for animal in first.animals:
-            recorded = matching(first, animal, responses)
-            excluded = left_out.get(animal, ()), fitted_on.get(animal, ())
-            plan = scoring_plan(first.trials(animal), recorded, *excluded)
+        for animal, plan in plans.items():
+            recorded = responses[animal]
             target = output.create_group(animal)
             target["neuron_ids"] = first.neuron_ids(animal)
             of_mean = []
@@ -108,6 +120,22 @@ def build_ensemble(
             groups = _animal_groups(sources, weights, animal, units, plan, writer, of_mean)
             write_groups(target, groups)
         write_moments(mean, gathered)
+
+
+def _moments_bytes(plan: ScoringPlan, neurons: int, *, members: int, units: int) -> int:
+    """Size of an animal's cross-moments and of the moments of the mean by video, in all units."""
+
+    def size(signals: int) -> int:
+        values = signals + signals * (signals + 1) // 2  # means and products
+        return 2 * 8 * values * neurons  # of single trials and of repeat averages, float64
+
+    videos = sum(len(by_video) for by_video in plan.scored.values())
+    return len(_groups_of(plan)) * size(members + 1) + units * videos * size(2)
+
+
+def _groups_of(plan: ScoringPlan) -> list[Group]:
+    """Tiers and stimulus types of all trials, sorted."""
+    return sorted({*plan.scored, *((tier, kind) for tier, kind, _ in plan.excluded.values())})
 
 
 def _check_members(sources: Sequence[Predictions]) -> None:
@@ -198,12 +226,7 @@ def _animal_groups(
         writer.add(animal, neuron_ids, trial, mean)
         return read, mean
 
-    excluded_groups = {(tier, kind) for tier, kind, _ in plan.excluded.values()}
-    for key in track(
-        sorted({*plan.scored, *excluded_groups}),
-        f"ensemble of {len(sources)}, {animal}",
-        unit="set",
-    ):
+    for key in track(_groups_of(plan), f"ensemble of {len(sources)}, {animal}", unit="set"):
         group = GroupMoments.empty(signals, neuron_ids.size)
         for trial, (tier, stimulus_type, reason) in plan.excluded.items():
             if (tier, stimulus_type) == key:

@@ -3,7 +3,9 @@
 from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -144,6 +146,32 @@ def direct(
         for parts in (list(pairs.values()), averages)
     ]
     return joined[0], joined[1]
+
+
+def test_room_is_asked_for_what_is_written(folder, responses, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("sensorium_models.files.check_room", lambda path, size: asked.append(size))
+    build_ensemble(
+        name="all_toys",
+        members=[folder / f"seed{i}.h5" for i in range(MEMBERS)],
+        responses=responses,
+        predictions=tmp_path / "predictions.h5",
+        moments=tmp_path / "moments.h5",
+        mean=tmp_path / "mean.h5",
+        left_out={"A": [0, 1, 3, 6]},  # all of a tier
+        further={"even": responses},
+    )
+    written = 0
+
+    def count(name: str, item: Any) -> None:
+        nonlocal written
+        if name.endswith(("/mean", "/products")):
+            written += item.nbytes
+
+    for name in ("moments.h5", "mean.h5"):
+        with h5py.File(tmp_path / name) as file:
+            file.visititems(count)
+    assert asked == [(folder / "seed0.h5").stat().st_size + written]
 
 
 def groups(folder: Path, animal: str) -> dict:
