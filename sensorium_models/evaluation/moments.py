@@ -190,11 +190,17 @@ class AnimalMoments:
         """Add the moments of other trials, in place (`other` must not be used afterwards).
 
         Raises:
-            ValueError: other neurons, trials in common, or the repeats of a video that was finished
-                are spread over both.
+            ValueError: other neurons, trials in common, a trial that one scored and the other left
+                out, or the repeats of a video that was finished are spread over both.
         """
         if not np.array_equal(self.neuron_ids, other.neuron_ids):
             raise ValueError("moments of different neurons cannot be merged.")
+        for scored, excluded in ((self.scored(), other.excluded), (other.scored(), self.excluded)):
+            if both := sorted(scored & excluded.keys()):
+                raise ValueError(
+                    f"trial {both[0]} was scored in one part and left out of the other "
+                    f"({excluded[both[0]][2]}); score both with the same split."
+                )
         for key, theirs in other.videos.items():
             if key not in self.videos:
                 self.videos[key] = theirs
@@ -211,6 +217,10 @@ class AnimalMoments:
             ours.single_trial.add(theirs.single_trial)
             ours.repeats.merge(theirs.repeats)
         self.excluded.update(other.excluded)
+
+    def scored(self) -> set[int]:
+        """Trials that count."""
+        return {trial for entry in self.videos.values() for trial in entry.trials}
 
     def groups(self, *, without: Collection[str] = ()) -> dict[Group, GroupMoments]:
         """Moments by tier and stimulus type, sorted; the videos in `without` are left out.

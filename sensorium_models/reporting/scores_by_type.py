@@ -21,6 +21,8 @@ _CHARACTER_INCHES = 0.075
 def draw(rows: pd.DataFrame, *, titles: Mapping[str, str], simulated: bool) -> style.Drawing:
     """One panel per type of stimulus and metric; per animal a mark for each system.
 
+    A type that several tiers show has a panel for each: what they show is not the same.
+
     Args:
         rows: of ONE protocol, one network per system (`score_rows.read_ensembles`).
         titles: system -> the name that a reader knows, in the order of the study.
@@ -45,28 +47,30 @@ def draw(rows: pd.DataFrame, *, titles: Mapping[str, str], simulated: bool) -> s
     systems += sorted(set(shown["system"]) - set(systems))
     colours = style.colours([*titles, *systems])
     means = _means(shown)
-    types = style.ordered_types(means["stimulus_type"])
-    animals = {t: sorted(means.loc[means["stimulus_type"] == t, "animal"].unique()) for t in types}
-    widths = [max(len(animals[t]), _LEAST_WIDTH) for t in types]
+    parts = _parts(means)
+    types = list(dict.fromkeys(kind for kind, _ in parts))
+    animals = {key: sorted(part["animal"].unique()) for key, part in parts.items()}
+    widths = [max(len(names), _LEAST_WIDTH) for names in animals.values()]
     slot_inches = 0.88 * style.TWO_COLUMNS_INCHES / sum(widths)
     longest = max(len(name) for names in animals.values() for name in names)
     upright = longest * _CHARACTER_INCHES > slot_inches
     with style.look():
         figure = style.new_figure(height=3.75 + 0.14 * ((len(systems) + 1) // 4))
         grid = figure.subplots(
-            len(METRICS), len(types), squeeze=False, sharex="col", sharey="row", width_ratios=widths
+            len(METRICS), len(parts), squeeze=False, sharex="col", sharey="row", width_ratios=widths
         )
         for metric, panels in zip(METRICS, grid, strict=True):
-            for axes, kind in zip(panels, types, strict=True):
-                part = means[means["stimulus_type"] == kind]
-                _panel(axes, part, metric, systems, animals[kind], colours)
+            for axes, (key, part) in zip(panels, parts.items(), strict=True):
+                _panel(axes, part, metric, systems, animals[key], colours)
             panels[0].set_ylabel(METRIC_LABELS[metric])
-        for axes, kind in zip(grid[0], types, strict=True):
-            axes.set_title(
-                style.stimulus_label(kind).replace(" ", "\n", 1), color=_type_colour(kind)
-            )
-        for axes, kind in zip(grid[-1], types, strict=True):
-            axes.set_xticks(range(len(animals[kind])), animals[kind], rotation=90 if upright else 0)
+        for axes, (kind, tier) in zip(grid[0], parts, strict=True):
+            named = [style.stimulus_label(kind)]
+            if sum(other == kind for other, _ in parts) > 1:
+                named.append(tier.replace("_", " "))
+            heading = "\n".join(name.replace(" ", "\n", 1) for name in named)
+            axes.set_title(heading, color=_type_colour(kind))
+        for axes, names in zip(grid[-1], animals.values(), strict=True):
+            axes.set_xticks(range(len(names)), names, rotation=90 if upright else 0)
         figure.legend(
             handles=[
                 *(
@@ -94,15 +98,25 @@ def draw(rows: pd.DataFrame, *, titles: Mapping[str, str], simulated: bool) -> s
 
 
 def _means(shown: pd.DataFrame) -> pd.DataFrame:
-    """One row per system, stimulus type and animal: means over neurons, trials left out."""
+    """One row per system, tier, stimulus type and animal: means over neurons."""
     columns = [*METRICS, *_CEILING_OF.values()]
     # No repeatable signal found means that nothing can be predicted.
     filled = shown.fillna(dict.fromkeys(_CEILING_OF.values(), 0.0))
-    keys = ["system", "stimulus_type", "animal"]
+    keys = ["system", "tier", "stimulus_type", "animal"]
     means = filled.groupby(keys, observed=True)[columns].mean()
     known = shown.groupby(keys, observed=True)[list(_CEILING_OF.values())].count()
     means[known.columns] = means[known.columns].where(known > 0)  # a ceiling that nobody gave
     return means.reset_index()
+
+
+def _parts(means: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
+    """What a column of panels shows, by stimulus type and tier, in their order."""
+    found = {}
+    for kind in style.ordered_types(means["stimulus_type"]):
+        of_kind = means[means["stimulus_type"] == kind]
+        for tier in ordered_tiers(of_kind):
+            found[kind, tier] = of_kind[of_kind["tier"] == tier]
+    return found
 
 
 def _panel(

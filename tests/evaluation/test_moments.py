@@ -212,6 +212,18 @@ def test_a_trial_counts_once():
         moments.merge(gathered(trials[2:3]))
 
 
+def test_a_trial_is_not_scored_in_one_part_and_left_out_of_another():
+    trials = trials_of(0)
+    left_out = gathered(trials[:2])
+    left_out.exclude(tier="oracle", stimulus_type="movie", trial=2, reason="trained on")
+    scored = gathered(trials[2:4])
+    for one, other in ((left_out, scored), (scored, left_out)):
+        with pytest.raises(ValueError, match=r"trial 2 was scored .* \(trained on\); score both"):
+            one.merge(other)
+    left_out.merge(gathered(trials[3:4]))  # whose trial 2 is neither
+    assert left_out.scored() == {0, 1, 3}
+
+
 @pytest.mark.parametrize("name", ["response", "prediction"])
 def test_values_that_are_not_finite_are_refused(name):
     trial = trials_of(0)[0]

@@ -111,6 +111,24 @@ def test_scores_by_type_are_means_beneath_their_ceiling(made: SimpleNamespace) -
     assert "No ceiling is known" not in drawing.caption
 
 
+def test_a_type_that_two_tiers_show_has_a_panel_for_each(made: SimpleNamespace) -> None:
+    rows = _rows(made, 2, neurons=20, animals="AB")
+    movie = rows[rows["tier"] == "final_test_main"]
+    oracle = movie.assign(tier="oracle", **{METRICS[0]: movie[METRICS[0]] + 0.3})
+    both = pd.concat([rows, oracle], ignore_index=True)
+    drawing = scores_by_type.draw(both, titles=made.titles, simulated=False)
+    titles = [axes.get_title(loc="left") for axes in drawing.figure.axes]
+    assert titles[:2] == ["natural\nmovie\nfinal\ntest main", "natural\nmovie\noracle"]
+    assert "Gaussian\ndots" in titles  # one tier has it, which need not be said
+    for axes, part in zip(drawing.figure.axes, (movie, oracle), strict=False):
+        drawn = [
+            float(line.get_ydata()[0]) for line in axes.get_lines() if line.get_marker() == "o"
+        ]
+        wanted = part.groupby(["animal", "system"], sort=False)[METRICS[0]].mean()
+        assert drawn == pytest.approx(wanted.tolist())
+    assert_tidy(drawing.figure)
+
+
 def test_scores_by_type_without_repeats_have_no_ceiling(made: SimpleNamespace) -> None:
     rows = _rows(made, 1, neurons=5, animals="A")
     rows = rows.assign(ceiling_single_trial=np.nan, ceiling_to_average=np.nan)
