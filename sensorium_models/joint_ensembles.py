@@ -20,10 +20,11 @@ FITTED = "fitted"
 class JointEnsemble(Section):
     """The mean of what several systems or members predict, by name of the ensemble.
 
-    An entry of `members` is a system, which stands for the mean of all its members and counts as
-    one whatever their number, or `system/member`. `weights` are `equal`, one number per entry, or
-    `fitted`: those, none negative, with the best mean single-trial correlation on the trials that
-    select (`oracle`), which then do not score it. They are made to sum to one.
+    An entry of `members` is a system, which stands for the mean of all its members, as its own
+    ensemble stored it, and counts as one whatever their number, or `system/member`. `weights` are
+    `equal`, one number per entry, or `fitted`: those, none negative, with the best mean
+    single-trial correlation on the trials that select (`oracle`), which then do not score it. They
+    are made to sum to one.
     """
 
     members: list[str] = Field(min_length=1)
