@@ -3,14 +3,14 @@
 A file is a short header, a SHA-256 of what follows, and tensors with plain containers as
 `torch.save` writes them (read back with `weights_only=True`: no code is ever executed). The one
 before last is kept beside it as `<name>.previous`: a torn write costs minutes, not the training.
+Files reach gigabytes (DwiseNeuro: 3.4 GB), so they are written and read piece by piece.
 """
 
 import hashlib
-import io
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import torch
 
@@ -18,6 +18,7 @@ from sensorium_models import files
 
 _MAGIC = b"sensorium checkpoint 1\n"
 _DIGEST_BYTES = hashlib.sha256().digest_size
+_PIECE_BYTES = 1 << 20
 
 
 class CheckpointError(ValueError):
@@ -41,13 +42,14 @@ class CheckpointFile:
         Raises:
             OSError: the disk is full or the folder cannot be written; the old files are intact.
         """
-        buffer = io.BytesIO()
-        torch.save({"configuration": self._configuration, "state": dict(state)}, buffer)
-        payload = buffer.getbuffer()
         with files.replacing(self.path) as temporary:
             with temporary.open("wb") as file:
-                file.write(_MAGIC + hashlib.sha256(payload).digest())
-                file.write(payload)
+                file.write(_MAGIC + bytes(_DIGEST_BYTES))
+                writer = _Hashing(file)
+                content = {"configuration": self._configuration, "state": dict(state)}
+                torch.save(content, cast(BinaryIO, writer))
+                file.seek(len(_MAGIC))
+                file.write(writer.digest())
             # The old file moves only once the new one is complete: at any moment at least one of
             # the names holds a whole checkpoint.
             if self.path.exists():
@@ -120,12 +122,34 @@ def flattened(configuration: Mapping[str, Any], prefix: str = "") -> dict[str, A
     return flat
 
 
+class _Hashing:
+    """Writes to a file and takes the digest of what is written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+
+    def write(self, piece: Any) -> int:
+        self._digest.update(piece)
+        return self._file.write(piece)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def digest(self) -> bytes:
+        return self._digest.digest()
+
+
 def _read(path: Path) -> dict[str, Any] | None:
-    # Checkpoints are some hundred MB at most, so reading one whole to verify it is affordable.
-    raw = path.read_bytes()
-    start = len(_MAGIC) + _DIGEST_BYTES
-    digest, payload = raw[len(_MAGIC) : start], memoryview(raw)[start:]
-    if not raw.startswith(_MAGIC) or hashlib.sha256(payload).digest() != digest:
-        return None
-    content: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-    return content
+    with path.open("rb") as file:
+        header = file.read(len(_MAGIC) + _DIGEST_BYTES)
+        if not header.startswith(_MAGIC):
+            return None
+        digest = hashlib.sha256()
+        while piece := file.read(_PIECE_BYTES):
+            digest.update(piece)
+        if digest.digest() != header[len(_MAGIC) :]:
+            return None
+        file.seek(len(header))
+        content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        return content

@@ -246,6 +246,7 @@ def _train(
         else:
             training.restore(state)
             display.resume(training.schedule.epoch)
+        del state  # as large as the network's weights several times over
         # They follow the training beside its checkpoint, since `output` is made when it is done.
         events = Events(
             checkpoint.with_name(f"{checkpoint.name}.events"),

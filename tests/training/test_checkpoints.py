@@ -1,5 +1,6 @@
 """Checkpoints: whole ones come back exactly, torn ones are set aside, those of others refused."""
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +113,17 @@ def test_another_configuration_is_refused_by_its_keys(tmp_path: Path) -> None:
     assert "betas" not in message
     assert "member:" not in message
     assert path.exists()
+
+
+def test_writing_and_reading_hold_a_tensor_at_a_time(tmp_path: Path) -> None:
+    """Beside the tensors themselves: a checkpoint may be as large as half of the memory."""
+    size = 4 << 20
+    weights = {str(number): torch.full((size,), number, dtype=torch.uint8) for number in range(8)}
+    path = tmp_path / "seed1.ckpt"
+    for act in (lambda: file_at(path).save(weights), lambda: file_at(path).load()):
+        tracemalloc.start()  # sees what Python holds, not the tensors
+        found = act()
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 2 * size
+    assert all(torch.equal(found[key], values) for key, values in weights.items())

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from sensorium_models.recordings.several_animals import AnimalCycle
 from sensorium_models.recordings.splits import read_splits, trial_digests
 from sensorium_models.recordings.store import Recording
 from sensorium_models.training import steps
-from sensorium_models.training.checkpoints import CheckpointError
+from sensorium_models.training.checkpoints import CheckpointError, CheckpointFile
 from sensorium_models.training.feeding import (
     TrainingError,
     member_trials,
@@ -370,6 +371,33 @@ def test_a_torn_checkpoint_costs_only_time(
     os.truncate(checkpoint, checkpoint.stat().st_size // 2)
     train(laboratory, tmp_path, shrunk())
     assert outcome(tmp_path / "member") == outcome(finished)
+
+
+def test_a_checkpoint_is_let_go_once_it_is_restored(
+    laboratory: Any, shrunk: Any, train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(what: str) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Preempted):
+        train(laboratory, tmp_path, shrunk(), stop=stop)
+    read = CheckpointFile.load
+    weights: list[weakref.ref] = []
+
+    def load(self: CheckpointFile) -> Any:
+        state = read(self)
+        assert state is not None
+        weights.extend(map(weakref.ref, state["encoder"].values()))
+        return state
+
+    def held(what: str) -> None:
+        assert weights
+        assert not any(tensor() is not None for tensor in weights)
+        raise Killed
+
+    monkeypatch.setattr(CheckpointFile, "load", load)
+    with pytest.raises(Killed):
+        train(laboratory, tmp_path, shrunk(), stop=held)
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(
