@@ -43,10 +43,19 @@ class Keeper:
         self._last = time.monotonic()
         self._stop = stop
 
+    def begin(self) -> None:
+        """Judge the untrained network; told to stop meanwhile, there is nothing to keep yet."""
+        alone = self._fabric.world_size == 1
+        self._training.begin(interrupt=self._told.check if alone else lambda: None)
+        self._look()
+
     def after(self, what: str) -> None:
         """Called when `what` (step, epoch) has been done and before the next thing begins."""
         if self._stop is not None:
             self._stop(what)
+        self._look()
+
+    def _look(self) -> None:
         if any_process(self._fabric, self._told.received):
             self._save(self._training.state())
             # One that ends before the file is written would take the writing one with it.

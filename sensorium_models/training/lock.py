@@ -18,6 +18,7 @@ from typing import Any
 from sensorium_models import files, slurm
 from sensorium_models.progress import tell
 from sensorium_models.training.feeding import TrainingError
+from sensorium_models.training.process import StopSignal
 
 HEARTBEAT_SECONDS = 60.0
 # Where neither process nor job can be looked up, a lock of a silent holder is stale after this.
@@ -46,10 +47,15 @@ class MemberLock:
 
 
 @contextmanager
-def holding(path: Path, *, finished: Callable[[], bool]) -> Iterator[MemberLock | None]:
+def holding(
+    path: Path, *, finished: Callable[[], bool], told: StopSignal | None = None
+) -> Iterator[MemberLock | None]:
     """Hold the lock at `path`; wait while another training that lives holds it.
 
     Yields None if that one has brought the member to its end meanwhile, as `finished` tells.
+
+    Raises:
+        Preempted: while it waited, this process was told to stop.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     content = json.dumps(_own_identity())
@@ -63,6 +69,8 @@ def holding(path: Path, *, finished: Callable[[], bool]) -> Iterator[MemberLock 
             tell(f"{_sentence(path, holder)} Waiting until it ends.")
             waited = True
         time.sleep(_LOOK_SECONDS)
+        if told is not None:
+            told.check()
     over = threading.Event()
     beating = threading.Thread(target=_beat, args=(path, over), daemon=True)
     beating.start()

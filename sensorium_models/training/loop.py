@@ -33,6 +33,7 @@ from sensorium_models.training.lock import MemberLock, holding
 from sensorium_models.training.process import (
     Errors,
     Preempted,
+    StopSignal,
     await_next_life,
     forwarding,
     listening,
@@ -113,15 +114,17 @@ def train_member(
     first = fabric.global_rank == 0
     try:
         with ExitStack() as stack:
+            told = StopSignal()
+            if processes == 1:
+                stack.enter_context(listening(told))
+            errors = stack.enter_context(forwarding(processes > 1, told))
             lock = None
             if first:
                 own = partial(_is_finished, output, record)
-                lock = stack.enter_context(
-                    holding(checkpoint.with_name(f"{checkpoint.name}.lock"), finished=own)
-                )
+                path = checkpoint.with_name(f"{checkpoint.name}.lock")
+                lock = stack.enter_context(holding(path, finished=own, told=told))
                 if lock is None:
                     return
-            errors = stack.enter_context(forwarding(processes > 1))
             fabric.launch(
                 _train,  # type: ignore[arg-type]
                 system=system,
@@ -142,6 +145,7 @@ def train_member(
                 data_workers=data_workers,
                 checkpoint_minutes=checkpoint_minutes,
                 stop=stop,
+                told=told,
                 errors=errors,
             )
     except Preempted as stopped:
@@ -180,10 +184,13 @@ def _train(
     data_workers: int,
     checkpoint_minutes: float,
     stop: Callable[[str], None] | None,
+    told: StopSignal,
     errors: Errors | None,
 ) -> None:
     with ExitStack() as stack:
         stack.enter_context(reporting(errors))
+        if fabric.world_size > 1:
+            stack.enter_context(listening(told, shared=True))
         exact = repeatable(
             fabric.device, threads=threads, deterministic=system.recipe.deterministic
         )
@@ -221,7 +228,6 @@ def _train(
             data_workers=data_workers,
         )
         stack.callback(training.close)
-        told = stack.enter_context(listening(shared=fabric.world_size > 1))
         keeper = Keeper(
             training,
             saved,
@@ -241,7 +247,7 @@ def _train(
         if state is None:
             weights = sum(t.nbytes for t in training.encoder.state_dict().values())
             files.check_room(checkpoint, CHECKPOINT_WEIGHTS * weights)
-            training.begin()
+            keeper.begin()
             display.epoch(training.history[-1])
         else:
             training.restore(state)

@@ -43,7 +43,7 @@ class Preempted(SystemExit):
 
 
 class StopSignal:
-    """Whether a signal to stop has arrived since `listening` began, and whether as a warning."""
+    """Whether a signal to stop has arrived, and whether as a warning that time is nearly up."""
 
     def __init__(self) -> None:
         self.received = False
@@ -54,6 +54,15 @@ class StopSignal:
         if not self.received:
             self.received = True
             self.warned = number in _WARNINGS
+
+    def check(self) -> None:
+        """Leave what has not yet brought anything to keep.
+
+        Raises:
+            Preempted: a signal has arrived.
+        """
+        if self.received:
+            raise Preempted(warned=self.warned)
 
 
 def await_next_life() -> None:
@@ -66,13 +75,14 @@ def await_next_life() -> None:
 
 
 @contextmanager
-def listening(*, shared: bool = False) -> Iterator[StopSignal]:
+def listening(stop: StopSignal | None = None, *, shared: bool = False) -> Iterator[StopSignal]:
     """Note the first signal to stop instead of dying of it; a second one kills as usual.
 
-    `shared`: one of several processes that train together. The same signal may reach it twice,
-    from outside and handed on (`forwarding`), so that no further one kills.
+    `stop`: where it is noted. `shared`: one of several processes that train together. The same
+    signal may reach it twice, from outside and handed on (`forwarding`), so that no further one
+    kills.
     """
-    stop = StopSignal()
+    stop = stop or StopSignal()
     if threading.current_thread() is not threading.main_thread():
         yield stop  # Python delivers signals to the main thread only
         return
@@ -98,19 +108,20 @@ Errors = SimpleQueue
 
 
 @contextmanager
-def forwarding(active: bool) -> Iterator[Errors | None]:
+def forwarding(active: bool, stop: StopSignal | None = None) -> Iterator[Errors | None]:
     """Hand signals to stop on to the processes that this one has started, and end as they do.
 
-    Yields what these processes are to report their errors to (`reporting`), None if not `active`.
+    The first one is noted in `stop`. Yields what these processes are to report their errors to
+    (`reporting`), None if not `active`.
     """
     if not active:
         yield None
         return
     errors: Errors = multiprocessing.get_context("spawn").SimpleQueue()
-    stop = StopSignal()
+    told = stop or StopSignal()
 
     def hand_on(number: int, frame: FrameType | None) -> None:
-        stop.note(number)
+        told.note(number)
         for child in multiprocessing.active_children():
             if child.pid is not None:
                 os.kill(child.pid, number)
@@ -124,8 +135,10 @@ def forwarding(active: bool) -> Iterator[Errors | None]:
         # One that fails takes the others with it, and any of them may be the first to be noticed.
         if not errors.empty():
             raise errors.get() from None
-        if isinstance(error, ProcessExitedException) and error.exit_code == PREEMPTED:
-            raise Preempted(warned=stop.warned) from None
+        # One that was still starting has died of the signal itself.
+        ends = (PREEMPTED, *(-number for number in _SIGNALS))
+        if isinstance(error, ProcessExitedException) and error.exit_code in ends:
+            raise Preempted(warned=told.warned) from None
         raise
     finally:
         for number, handler in before.items():

@@ -132,10 +132,10 @@ class Training:
         """Stop reading ahead."""
         self._batches.close()
 
-    def begin(self) -> None:
-        """Judge the untrained network: the first to be beaten."""
+    def begin(self, *, interrupt: Callable[[], None] = lambda: None) -> None:
+        """Judge the untrained network: the first to be beaten; `interrupt` as for `evaluate`."""
         started = time.monotonic()
-        objective = self.evaluate()
+        objective = self.evaluate(interrupt=interrupt)
         self.schedule.begin(objective)
         self._keep_best()
         self._log(

@@ -14,6 +14,7 @@ import pytest
 from sensorium_models import slurm
 from sensorium_models.training import lock as lock_module
 from sensorium_models.training import process as process_module
+from sensorium_models.training import state as state_module
 from sensorium_models.training.feeding import TrainingError
 from sensorium_models.training.lock import holding
 from sensorium_models.training.process import PREEMPTED, Preempted, listening
@@ -149,6 +150,22 @@ def test_one_that_may_live_is_waited_for(
     assert len(waits) == 3
 
 
+def test_one_that_waits_can_be_told_to_stop(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path.write_text(holder(job="12"))
+    monkeypatch.setattr(slurm, "is_at_work", lambda job: True)
+    monkeypatch.setattr(
+        lock_module.time, "sleep", lambda seconds: signal.raise_signal(signal.SIGURG)
+    )
+    with (
+        listening() as told,
+        pytest.raises(Preempted) as caught,
+        holding(path, finished=never, told=told),
+    ):
+        raise AssertionError("the lock is another's")
+    assert caught.value.warned
+    assert path.read_text() == holder(job="12")
+
+
 def test_one_that_was_taken_for_dead_stops_before_it_writes(path: Path) -> None:
     with holding(path, finished=never) as lock:
         assert lock is not None
@@ -209,3 +226,30 @@ def test_only_a_warning_puts_the_job_back_into_the_queue(
     warned = number == signal.SIGURG
     # The checkpoint is there before, and the lock no more.
     assert found == ([["seed3.ckpt", "seed3.ckpt.events"]] if warned else [])
+
+
+@pytest.mark.parametrize("moment", ["starting_facts", "evaluate"])
+def test_a_warning_is_heard_before_the_first_step(
+    laboratory: Any,
+    shrunk: Any,
+    train: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
+) -> None:
+    """While starting positions are looked for, and while the untrained network is judged."""
+    place = state_module if moment == "starting_facts" else state_module.Training
+    own = getattr(place, moment)
+
+    def warned(*arguments: Any, **keywords: Any) -> Any:
+        signal.raise_signal(signal.SIGURG)
+        return own(*arguments, **keywords)
+
+    monkeypatch.setattr(place, moment, warned)
+    monkeypatch.setattr(process_module.slurm, "requeue_own_job", lambda: False)
+    steps: list[str] = []
+    with pytest.raises(Preempted) as caught:
+        train(laboratory, tmp_path, shrunk(), stop=steps.append)
+    assert caught.value.warned
+    assert steps == []
+    assert not (tmp_path / "running" / "seed3.ckpt.lock").exists()
