@@ -11,7 +11,7 @@ BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("system", ["dwiseneuro", "dynamic_v1fm", "viv1t"])
+@pytest.mark.parametrize("system", ["dwiseneuro", "dynamic_v1fm", "viv1t", "factorized_baseline"])
 def test_ours_and_the_plain_transcription_predict_the_same(system: str) -> None:
     done = subprocess.run(
         [
@@ -31,7 +31,9 @@ def test_ours_and_the_plain_transcription_predict_the_same(system: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("system", ["factorized_baseline", "gru_baseline"])
+@pytest.mark.parametrize(
+    "system", ["factorized_baseline", "gru_baseline", "dwiseneuro", "dynamic_v1fm", "viv1t"]
+)
 def test_a_training_step_is_that_of_the_plain_transcription(system: str) -> None:
     done = subprocess.run(
         [sys.executable, BENCHMARKS / "train_step.py", system, "--quick", "--threads", "1"],
