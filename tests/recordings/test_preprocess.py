@@ -155,6 +155,7 @@ def test_store_of_a_simulated_archive_agrees_with_independent_reader(
             training_trials=2,
             test_videos=1,
             repeats=2,
+            frame_shape=(18, 32),
             video_dtype=video_dtype,
             response_dtype="float64",
         ),
