@@ -160,8 +160,9 @@ class _Transfer:
                     # Perhaps not the file at all: nothing of it can be told from a web page.
                     self._file.truncate(0)
         except (
-            requests.exceptions.InvalidURL,
-            requests.exceptions.InvalidSchema,
+            # Whatever is wrong with an address, or with the one that it redirects to: neither
+            # library wraps all of it.
+            ValueError,
             requests.exceptions.TooManyRedirects,
         ) as error:
             raise _Refused(f"cannot be asked ({_brief(error)})") from error

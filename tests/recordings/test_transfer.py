@@ -315,6 +315,27 @@ def test_a_circle_of_redirects_is_a_refusal(gin: GinServer, archive: Path, waits
         fetch([gin.address + PATH], archive, KEY, patience=waits.patience)
 
 
+@pytest.mark.parametrize(
+    "location", ["http://[::1", "http://x:99999/", "\xff", "ftp://x/y", "http://...."]
+)
+def test_a_redirect_to_no_address_is_a_refusal(
+    gin: GinServer, archive: Path, waits: Waits, location: str
+) -> None:
+    def moved(handler: Handler, content: bytes) -> None:
+        handler.answer(302, Location=location)
+
+    gin.files["/mirror/a.zip"] = CONTENT
+    gin.faults.append(moved)
+    addresses = [gin.address + PATH, f"{gin.address}/mirror/a.zip"]
+    assert fetch(addresses, archive, KEY, patience=waits.patience) == addresses[1]
+    assert whole(archive)
+    gin.faults.append(moved)
+    archive.unlink()
+    with pytest.raises(DownloadError, match=rf"{PATH} cannot be asked"):
+        fetch([gin.address + PATH], archive, KEY, patience=waits.patience)
+    assert waits == []
+
+
 @pytest.mark.parametrize("span", ["bytes 5-9/{size}", "bytes 400000-400009/77", "nonsense", ""])
 def test_another_part_than_asked_for_is_refused(
     gin: GinServer, archive: Path, waits: Waits, span: str
