@@ -88,7 +88,7 @@ def _about_types(used: pd.DataFrame, table: Mapping[str, Sequence[str]]) -> Iter
     shown = used.groupby(["tier", "pixel_type", "stimulus_type"], sort=False)
     for (tier, by_pixels, kind), part in shown:
         some = f"{_count(len(part), 'trial')} of tier {tier} (such as trial {part.index[0]})"
-        expected = list(table.get(str(tier), ["movie"]))
+        expected = list(table.get(str(tier), ())) or ["movie"]
         if kind != "unknown" and kind not in expected:
             yield f"{some} showed {kind}, where the study's table has {_list(expected)}."
         elif doubt := type_doubt(str(by_pixels), str(kind)):

@@ -223,6 +223,11 @@ def test_a_recording_as_released_has_nothing_unusual(
         other = trials.copy()
         other.loc[bonus[3], types] = shown
         assert f"{only}: {doubt}" in said(replace(quality, trials=other))
+    # A tier for which the study's table lists nothing shows movies.
+    empty = {"live_test_bonus": [], "final_test_bonus": ["random_dots"]}
+    assert "showed pink_noise, where the study's table has movie." in said(
+        replace(quality, trials=trials), **empty
+    )
     repeats = trials.index[trials["tier"] == "oracle"]
     assert "Repeats of 1 video differ in length" in changed("frames", repeats[0], 303)
     assert "Pupil size is constant within 1 of" in changed("constant pupil size", training[0], True)
