@@ -31,6 +31,8 @@ class PatchEmbedding(nn.Module):
         # The mean is taken off after the convolution, a small difference of large numbers where a
         # patch lies far from zero: the 8 bits of bfloat16, enough for a patch that is normalised
         # first, would not do.
+        if x.is_meta:  # only shapes are asked for, and autocast knows no such device
+            return self._tokens(x)
         with torch.autocast(x.device.type, enabled=False):
             return self._tokens(x)
 
