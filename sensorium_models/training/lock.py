@@ -5,6 +5,7 @@ restarted, its status was lost, a node came back. The second waits. A lock whose
 (process, machine or SLURM job gone) is stale and taken over.
 """
 
+import hashlib
 import json
 import os
 import socket
@@ -59,27 +60,30 @@ def holding(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     content = json.dumps(_own_identity())
-    waited = False
+    waited = said = False
     while not _created(path, content):
         holder = _content(path)
-        if holder is None or not _lives(path, holder):
-            _remove(path, holder)
+        if holder is None:
             continue
-        if not waited:
+        alive = _lives(path, holder)
+        if not alive and _taken_away(path, holder, content):
+            continue
+        if alive and not said:
             tell(f"{_sentence(path, holder)} Waiting until it ends.")
-            waited = True
+            said = True
+        waited = True
         time.sleep(_LOOK_SECONDS)
         if told is not None:
             told.check()
     over = threading.Event()
-    beating = threading.Thread(target=_beat, args=(path, over), daemon=True)
+    beating = threading.Thread(target=_beat, args=(path, content, over), daemon=True)
     beating.start()
     try:
         yield None if waited and finished() else MemberLock(path, content)
     finally:
         over.set()
         beating.join()
-        _remove(path, content)
+        _taken_away(path, content, content)
 
 
 def _own_identity() -> dict[str, Any]:
@@ -127,10 +131,11 @@ def _silence(path: Path) -> float:
         probe.unlink(missing_ok=True)
 
 
-def _beat(path: Path, over: threading.Event) -> None:
+def _beat(path: Path, content: str, over: threading.Event) -> None:
     while not over.wait(HEARTBEAT_SECONDS):
         try:
-            os.utime(path)
+            if _content(path) == content:  # another's silence must not be broken
+                os.utime(path)
         except OSError:
             continue  # the file system may be back at the next beat
 
@@ -154,10 +159,28 @@ def _content(path: Path) -> str | None:
         return None
 
 
-def _remove(path: Path, content: str | None) -> None:
-    """Remove the lock if it is the one with `content`."""
-    if content is not None and _content(path) == content:
-        path.unlink(missing_ok=True)
+def _taken_away(path: Path, content: str, own: str) -> bool:
+    """Remove the lock of `content`, of the dead or `own`; False where another is about to do so.
+
+    Between reading a lock and removing it, another process may have replaced it. Hence a lock is
+    only ever removed by who has created the file that is named after its content; what a process
+    left there that died in between is removed in the same way.
+    """
+    named = hashlib.sha256(content.encode()).hexdigest()[:8]
+    right = path.with_name(f"{path.name}.{named}")
+    if not _created(right, own):
+        holder = _content(right)
+        if holder is not None and not _lives(right, holder):
+            _taken_away(right, holder, own)
+        return False
+    try:
+        # Whole ones are all different; one that is just being written is like a torn one.
+        torn = not content.endswith("}")
+        if _content(path) == content and not (torn and _silence(path) < SILENCE_SECONDS):
+            path.unlink(missing_ok=True)
+    finally:
+        right.unlink(missing_ok=True)
+    return True
 
 
 def _sentence(path: Path, content: str) -> str:

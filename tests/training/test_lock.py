@@ -1,5 +1,6 @@
 """No member is trained twice at once, and what the dead leave behind stops nobody."""
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -7,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -96,6 +98,85 @@ def test_a_killed_training_leaves_a_stale_lock(path: Path, tmp_path: Path) -> No
         assert lock is not None
         assert json.loads(path.read_text())["process"] == os.getpid()
     assert not path.exists()
+
+
+def wait_for(*files: Path, looks: int = 1000) -> bool:
+    for _ in range(looks):
+        if all(file.exists() for file in files):
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def take_slowly(path: Path) -> None:
+    """In a process of its own: stop short of removing the stale lock, until another one holds it.
+
+    Or, if that one is kept from it, for a while.
+    """
+    read, reads = lock_module._content, []
+
+    def content(file: Path) -> str | None:
+        found = read(file)
+        reads.append(file == path)
+        if sum(reads) == 2 and reads[-1]:
+            path.with_name("slow is here").touch()
+            wait_for(path.with_name("quick holds"), looks=50)
+        return found
+
+    lock_module._content = content
+    with holding(path, finished=never):
+        note(path, "slow in")
+        note(path, "slow out")
+
+
+def take_quickly(path: Path) -> None:
+    wait_for(path.with_name("slow is here"))
+    with holding(path, finished=never):
+        note(path, "quick in")
+        path.with_name("quick holds").touch()
+        time.sleep(0.3)  # for the other one to break in
+        note(path, "quick out")
+
+
+def note(path: Path, what: str) -> None:
+    with path.with_name("notes").open("a") as file:
+        file.write(f"{what}\n")
+
+
+def test_only_one_takes_over_a_stale_lock(path: Path) -> None:
+    path.write_text(
+        holder(machine=lock_module._machine(), process=os.getpid(), started="7")  # dead
+    )
+    takers = [FORK.Process(target=take, args=(path,)) for take in (take_slowly, take_quickly)]
+    for taker in takers:
+        taker.start()
+    for taker in takers:
+        taker.join()
+    notes = path.with_name("notes").read_text().splitlines()
+    assert sorted(notes) == ["quick in", "quick out", "slow in", "slow out"]
+    # One after the other, whoever is first.
+    assert [name.split()[1] for name in notes] == ["in", "out", "in", "out"]
+    assert not list(path.parent.glob(f"{path.name}*"))
+
+
+def test_who_dies_while_taking_over_stops_nobody(path: Path) -> None:
+    dead = holder(machine=lock_module._machine(), process=os.getpid(), started="7")
+    path.write_text(dead)
+    right = path.with_name(f"{path.name}.{hashlib.sha256(dead.encode()).hexdigest()[:8]}")
+    right.write_text(holder(machine=lock_module._machine(), process=os.getpid(), started="8"))
+    with holding(path, finished=never) as lock:
+        assert lock is not None
+    assert not list(path.parent.glob(f"{path.name}*"))
+
+
+def test_only_the_own_lock_gives_signs_of_life(path: Path) -> None:
+    over = SimpleNamespace(wait=lambda seconds: next(beats))
+    for content, touched in (("mine", True), ("another's", False)):
+        beats = iter([False, True])
+        path.write_text(content)
+        os.utime(path, (7, 7))
+        lock_module._beat(path, "mine", over)
+        assert (path.stat().st_mtime != 7) == touched
 
 
 def test_a_number_given_again_is_another_process(path: Path) -> None:
