@@ -29,7 +29,7 @@ class Keeper:
         saved: CheckpointFile,
         told: StopSignal,
         *,
-        lock: MemberLock | None,
+        lock: MemberLock,
         fabric: Fabric,
         minutes: float,
         stop: Callable[[str], None] | None,
@@ -84,6 +84,5 @@ class Keeper:
 
     def _save(self, state: dict) -> None:
         if self._fabric.is_global_zero:
-            if self._lock is not None:
-                self._lock.check()
+            self._lock.check()
             self._saved.save(state)

@@ -90,7 +90,7 @@ def train_member(
         score_unit, compared_tiers: unit and tiers of the comparison between systems.
         record: more to store in `run.json`.
         teacher: folder of the finished member to learn from, where the recipe distils.
-        processes: that train together, one per GPU; started here unless `srun` has started them.
+        processes: that train together, one per GPU; they are started here.
         data_workers: processes that read clips; 0 is a thread. They change no result.
         checkpoint_minutes: least time between two checkpoints.
         stop: for tests; called with what was just done (step, validation, epoch), may raise.
@@ -110,21 +110,17 @@ def train_member(
         )
     place = resolved_device(device)
     fabric = make_fabric(place, system.recipe, processes=processes)
-    # Processes that `srun` has started all come here; the first one holds the lock for them.
-    first = fabric.global_rank == 0
     try:
         with ExitStack() as stack:
             told = StopSignal()
             if processes == 1:
                 stack.enter_context(listening(told))
             errors = stack.enter_context(forwarding(processes > 1, told))
-            lock = None
-            if first:
-                own = partial(_is_finished, output, record)
-                path = checkpoint.with_name(f"{checkpoint.name}.lock")
-                lock = stack.enter_context(holding(path, finished=own, told=told))
-                if lock is None:
-                    return
+            own = partial(_is_finished, output, record)
+            path = checkpoint.with_name(f"{checkpoint.name}.lock")
+            lock = stack.enter_context(holding(path, finished=own, told=told))
+            if lock is None:
+                return
             fabric.launch(
                 _train,  # type: ignore[arg-type]
                 system=system,
@@ -149,7 +145,7 @@ def train_member(
                 errors=errors,
             )
     except Preempted as stopped:
-        if stopped.warned and first:
+        if stopped.warned:
             await_next_life()
         raise
 
@@ -174,7 +170,7 @@ def _train(
     splits: pd.DataFrame,
     output: Path,
     checkpoint: Path,
-    lock: MemberLock | None,
+    lock: MemberLock,
     threads: int,
     scored: tuple[int, int | None, int],
     score_unit: str,
@@ -285,8 +281,7 @@ def _train(
             device=fabric.device,
             evaluated=keeper.evaluated,
         )
-        if lock is not None:
-            lock.check()
+        lock.check()
         save_weights(output / "weights.safetensors", training.encoder)
         keep_learned(output, splits, member, teacher)
         write_history(output / "history.csv", training.history)

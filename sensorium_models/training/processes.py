@@ -1,18 +1,17 @@
 """The processes that train one member together, through Lightning Fabric: device, precision, sums.
 
-One process per GPU, started here or by `srun`; on the CPU they speak through gloo. The animals are
-divided between them and gradients are summed, so that the result is that of one process up to
-rounding.
+One process per GPU, always started here: a job is one task, whatever number of tasks its allocation
+has. On the CPU they speak through gloo. The animals are divided between them and gradients are
+summed, so that the result is that of one process up to rounding.
 """
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision, Precision
-from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
+from lightning_fabric.plugins.environments import LightningEnvironment
 from torch import nn
 
 from sensorium_models.recipes import Recipe
@@ -33,15 +32,13 @@ def make_fabric(device: torch.device, recipe: Recipe, *, processes: int) -> Fabr
             f"recipe.batches: {recipe.batches} makes a step of one batch, which is not divided "
             f"between {processes} processes. Set resources.gpus: 1."
         )
-    plugins: list[Any] = [precision_plugin(recipe, device)]
-    started = int(os.environ.get("SLURM_NTASKS", "1")) == processes > 1
-    plugins.append(SLURMEnvironment() if started else LightningEnvironment())
+    plugins: list[Any] = [precision_plugin(recipe, device), LightningEnvironment()]
     index = [device.index] if device.index is not None and processes == 1 else processes
     strategy: Any = "auto"
     if processes > 1:
         # A batch of every animal has its own readout, so no process ever uses all parameters:
         # gradients are summed here, not by DistributedDataParallel.
-        strategy = "ddp" if started else "ddp_spawn"
+        strategy = "ddp_spawn"
     return Fabric(
         accelerator=device.type, devices=index, strategy=strategy, plugins=plugins, num_nodes=1
     )

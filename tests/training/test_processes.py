@@ -56,6 +56,18 @@ def test_a_step_of_one_batch_is_not_divided(of_recipe: Any) -> None:
             make_fabric(torch.device("cpu"), of_recipe(recipe).recipe, processes=2)
 
 
+def test_a_job_of_two_tasks_is_one_training_of_two_processes(
+    shrunk: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`salloc -n 2` around the workflow: nothing but this process will start the other one."""
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    recipe = shrunk("linear_nonlinear", **LINEAR).recipe
+    fabric = make_fabric(torch.device("cpu"), recipe, processes=2)
+    assert fabric.global_rank == 0
+    assert fabric.strategy.launcher is not None
+
+
 def test_batch_statistics_are_not_divided_unasked(laboratory: Any, shrunk: Any) -> None:
     recordings = {animal: Recording(path) for animal, path in laboratory.stores.items()}
     system = shrunk()
