@@ -13,8 +13,17 @@ import torch
 
 from sensorium_models.networks.encoder import Encoder
 from sensorium_models.recordings.clips import Clip
+from sensorium_models.systems import System
 from sensorium_models.training.feeding import TrainingError
 from sensorium_models.training.steps import Gradients, has_batch_statistics
+
+_SIGNS_OF_TOO_LITTLE = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "ALLOC_FAILED",
+    "ALLOCATION_FAILED",
+)
 
 
 @contextmanager
@@ -36,6 +45,58 @@ def explained(gradients: Gradients, batch: Clip, *, step: int, encoder: Encoder)
         f"Memory is too small for a batch of {len(batch.animal)} clips of {batch.frame.shape[1]} "
         f"frames (animal {batch.animal[0]}). {advice} The last checkpoint is kept, but belongs to "
         "the present settings: delete it to train with others."
+    )
+
+
+@contextmanager
+def enough_memory(what: str, advice: str) -> Iterator[None]:
+    """Turn an error of memory into a sentence: for `what` it is too small, `advice` what to set.
+
+    Raises:
+        TrainingError: memory was too small.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise TrainingError(
+            f"Memory is too small {what}. {advice} The last checkpoint is kept."
+        ) from error
+
+
+def judging_advice(system: System, *, whole_trials: bool, undivided: bool) -> str:
+    """What to set where memory is too small to judge a network.
+
+    Args:
+        whole_trials: they are predicted, not clips as in training.
+        undivided: the network sees a trial in one piece.
+    """
+    frames, clips = system.prediction_chunk_frames, system.recipe.clips_per_batch
+    if whole_trials and not undivided and frames > 1:
+        return (
+            f"Set prediction_chunk_frames: {frames // 2} (it is {frames}), which changes no result;"
+            " training goes on from its checkpoint."
+        )
+    if not whole_trials and clips > 1:
+        return f"Set recipe: {{clips_per_batch: {clips // 2}}} (it is {clips})."
+    return "Use a device with more memory, or smaller core_settings."
+
+
+def holding_advice(system: System) -> str:
+    """What to set where memory is too small for what a training holds whatever its batches."""
+    copies = [
+        f"recipe.{key} ({what})"
+        for key, what in (
+            ("moving_average", "a copy of the weights"),
+            ("distillation", "a second network"),
+        )
+        if getattr(system.recipe, key) is not None
+    ]
+    without = f", or leave out {' or '.join(copies)}" if copies else ""
+    return (
+        "Smaller batches would not change that: set smaller core_settings"
+        f"{without}, or use a device with more memory (resources)."
     )
 
 
@@ -154,5 +215,5 @@ def _halves(clips: int) -> list[int]:
 def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    # The CPU's allocator raises a plain RuntimeError.
-    return "can't allocate memory" in str(error) or "not enough memory" in str(error)
+    # The CPU's allocator, cuBLAS and cuDNN raise plain RuntimeErrors.
+    return any(sign in str(error) for sign in _SIGNS_OF_TOO_LITTLE)

@@ -26,6 +26,7 @@ from sensorium_models.recordings.store import Recording
 from sensorium_models.systems import System
 from sensorium_models.training.checkpoints import CheckpointFile
 from sensorium_models.training.distillation import load_teacher, teacher_identity
+from sensorium_models.training.failures import enough_memory, holding_advice, judging_advice
 from sensorium_models.training.feeding import TrainingError, keep_learned, member_trials
 from sensorium_models.training.judging import compared
 from sensorium_models.training.keeper import Keeper
@@ -185,6 +186,8 @@ def _train(
 ) -> None:
     with ExitStack() as stack:
         stack.enter_context(reporting(errors))
+        held = enough_memory("for what this training holds", holding_advice(system))
+        stack.enter_context(held)
         if fabric.world_size > 1:
             stack.enter_context(listening(told, shared=True))
         exact = repeatable(
@@ -270,17 +273,20 @@ def _train(
         training.encoder.load_state_dict(training.best)
         if not fabric.is_global_zero:
             return
-        comparison = compared(
-            training.encoder,
-            system=system,
-            recordings=handles,
-            trials=trials,
-            tiers=compared_tiers,
-            scored=scored,
-            unit=score_unit,
-            device=fabric.device,
-            evaluated=keeper.evaluated,
-        )
+        undivided = training.encoder.undivided
+        advice = judging_advice(system, whole_trials=True, undivided=undivided)
+        with enough_memory("to compare the member with others", advice):
+            comparison = compared(
+                training.encoder,
+                system=system,
+                recordings=handles,
+                trials=trials,
+                tiers=compared_tiers,
+                scored=scored,
+                unit=score_unit,
+                device=fabric.device,
+                evaluated=keeper.evaluated,
+            )
         lock.check()
         save_weights(output / "weights.safetensors", training.encoder)
         keep_learned(output, splits, member, teacher)

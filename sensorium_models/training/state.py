@@ -26,7 +26,13 @@ from sensorium_models.training.facts import (
     trial_counts,
     usable_caps,
 )
-from sensorium_models.training.failures import check_finite, check_gradient, explained
+from sensorium_models.training.failures import (
+    check_finite,
+    check_gradient,
+    enough_memory,
+    explained,
+    judging_advice,
+)
 from sensorium_models.training.feeding import ReadAhead, Trials
 from sensorium_models.training.judging import make_objective
 from sensorium_models.training.optimizers import (
@@ -118,6 +124,11 @@ class Training:
             scored=scored,
             device=fabric.device,
         )
+        self._judging_advice = judging_advice(
+            system,
+            whole_trials=recipe.validation.frames == "whole_trials",
+            undivided=self.encoder.undivided,
+        )
         if fabric.world_size > 1:
             self._objective.own = self._own
             self._objective.collect = lambda scores: gathered(fabric, scores)
@@ -194,7 +205,10 @@ class Training:
 
     def evaluate(self, *, interrupt: Callable[[], None] = lambda: None) -> float:
         """The objective of the network as it is now; `interrupt` may raise in between."""
-        with judged(self.encoder, self._optimizer, self._average):
+        with (
+            judged(self.encoder, self._optimizer, self._average),
+            enough_memory("to judge the network", self._judging_advice),
+        ):
             return self._objective(interrupt=interrupt)
 
     def end_epoch(self, *, objective: float) -> None:
