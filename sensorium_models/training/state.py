@@ -282,6 +282,7 @@ class Training:
             "parameters": sum(p.numel() for p in self.encoder.parameters()),
             "clips_seen": self._seen["clips"],
             "frames_seen": self._seen["frames"],
+            "frames_per_second": self._frames_per_second(),
             "epochs": self.schedule.epoch,
             "steps": self.schedule.epoch * self.steps_per_epoch,
             "best_epoch": self.schedule.best_epoch,
@@ -289,6 +290,13 @@ class Training:
             "finished_because": self.schedule.reason,
             **self._usage.report(),
         }
+
+    def _frames_per_second(self) -> float | None:
+        """Frames that were learned from, over the time of all steps; restarts and judging apart."""
+        epochs = [row for row in self.history if row["frames_per_second"] is not None]
+        seconds = sum(row["seconds"] for row in epochs)
+        frames = sum(row["frames_per_second"] * row["seconds"] for row in epochs)
+        return frames / seconds if seconds else None
 
     def _collect_gradients(self) -> float | None:
         """Make the gradients those of the step; their norm, if the step is sure to be taken."""

@@ -216,7 +216,7 @@ def train_small(laboratory: Laboratory, folder: Path, system: System, **changes:
         "drop_last_frames": 1,
         "score_unit": "per_neuron_train",
         "compared_tiers": ["oracle"],
-        "record": {"fingerprint": {"digest": "abc"}},
+        "record": {"fingerprint": {"digest": "abc", "content": {"sources": "0f" * 8}}},
     }
     train_member(**{**arguments, **changes})
     return folder / "member"

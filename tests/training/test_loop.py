@@ -122,7 +122,8 @@ def test_record_is_complete(laboratory: Any, finished: Path, shrunk: Any) -> Non
     assert record["animals"] == ["A", "B"]
     digests = {animal: Recording(path).digest for animal, path in laboratory.stores.items()}
     assert record["recordings"] == digests
-    assert record["fingerprint"] == {"digest": "abc"}
+    assert record["fingerprint"] == {"digest": "abc", "content": {"sources": "0f" * 8}}
+    assert record["frames_per_second"] > 0
     rows = history(finished)
     assert [row["epoch"] for row in rows] == ["0", "1", "2", "3"]
     assert rows[0]["train_loss"] == ""

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -116,7 +117,16 @@ def test_record_is_complete(whole: Any, of_recipe: Any, recipe: str) -> None:
     assert record["processes"] == 1
     assert record["gpu_seconds"] == 0
     assert record["energy_joules"] is None
-    assert record["environment"]["git"] is None or "dirty" in record["environment"]["git"]
+    # Of the code: the commit with a mark of changes, its digest, and the packages below it.
+    assert re.fullmatch("[0-9a-f]{40}", record["environment"]["git"]["commit"])
+    assert record["environment"]["git"]["dirty"] in (True, False)
+    assert record["sources"] == record["fingerprint"]["content"]["sources"] == "0f" * 8
+    packages = record["environment"]["packages"]
+    assert packages["torch"] == torch.__version__
+    assert {"numpy", "h5py", "lightning-fabric", "schedulefree", "safetensors"} <= set(packages)
+    with (folder / "history.csv").open() as file:
+        seconds = sum(float(row["seconds"]) for row in list(csv.DictReader(file))[1:])
+    assert record["frames_per_second"] == pytest.approx(record["frames_seen"] / seconds)
     assert len(list((folder / "events").glob("events.out.tfevents.*"))) == 1
     assert len(history(folder)) == record["epochs"] + 1
 
