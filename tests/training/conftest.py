@@ -40,10 +40,11 @@ def simulated_store(
     oracle: int,
     frames: int = 30,
     flicker: float = 0.0,
+    held: int = 1,
 ) -> tuple[Path, np.ndarray]:
     """A store with trials of `frames` frames: train, then oracle, then two of tier none.
 
-    The video is white noise, of which a part `flicker` is the same in all pixels of a frame.
+    The video is white noise, of which a part `flicker` is the same in all pixels of `held` frames.
     """
     rng = np.random.default_rng(seed)
     height, width = FRAME_SHAPE
@@ -59,7 +60,7 @@ def simulated_store(
 
         for trial in range(len(tiers)):
             noise = rng.uniform(-127, 127, (frames, height, width))
-            common = rng.uniform(-127, 127, (frames, 1, 1))
+            common = rng.uniform(-127, 127, (-(-frames // held), 1, 1)).repeat(held, 0)[:frames]
             video = np.round(128 + (1 - flicker) * noise + flicker * common)
             drive = (video[:, pixels[:, 0], pixels[:, 1]] - 128) / 64
             drive = np.concatenate([np.zeros((LAG, neurons)), drive[:-LAG]])
