@@ -65,6 +65,29 @@ def enough_memory(what: str, advice: str) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def compiling(wanted: bool) -> Iterator[None]:
+    """Where the core is compiled, which happens when it is first used, say what stands against it.
+
+    Raises:
+        TrainingError: there is no compiler, or it failed.
+    """
+    if not wanted:
+        yield
+        return
+    from torch._dynamo.exc import TorchDynamoException  # takes a second to import
+
+    try:
+        yield
+    except TorchDynamoException as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise TrainingError(
+            f"recipe.compile: the core cannot be compiled here ({reason}). Install a C++ compiler "
+            "(g++, or CXX names another), or set recipe: {compile: false}, which is slower and "
+            "gives the same result up to rounding."
+        ) from error
+
+
 def judging_advice(system: System, *, whole_trials: bool, undivided: bool) -> str:
     """What to set where memory is too small to judge a network.
 

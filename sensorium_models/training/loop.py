@@ -26,7 +26,12 @@ from sensorium_models.recordings.store import Recording
 from sensorium_models.systems import System
 from sensorium_models.training.checkpoints import CheckpointFile
 from sensorium_models.training.distillation import load_teacher, teacher_identity
-from sensorium_models.training.failures import enough_memory, holding_advice, judging_advice
+from sensorium_models.training.failures import (
+    compiling,
+    enough_memory,
+    holding_advice,
+    judging_advice,
+)
 from sensorium_models.training.feeding import TrainingError, keep_learned, member_trials
 from sensorium_models.training.judging import compared
 from sensorium_models.training.keeper import Keeper
@@ -186,6 +191,7 @@ def _train(
 ) -> None:
     with ExitStack() as stack:
         stack.enter_context(reporting(errors))
+        stack.enter_context(compiling(system.recipe.compile))
         held = enough_memory("for what this training holds", holding_advice(system))
         stack.enter_context(held)
         if fabric.world_size > 1:

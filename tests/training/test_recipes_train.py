@@ -13,7 +13,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch._dynamo.exc import TorchDynamoException
 
+from sensorium_models.configuration import read_yaml
+from sensorium_models.networks.cores.viv1t_causal import CausalViV1TCore
+from sensorium_models.systems import SYSTEMS_FOLDER
 from sensorium_models.training.checkpoints import CheckpointError
 from sensorium_models.training.feeding import TrainingError
 from sensorium_models.training.process import Preempted
@@ -199,3 +203,60 @@ def test_compiling_is_asked_for_the_core(
     with pytest.raises(Killed):
         train(laboratory, tmp_path, of_recipe("viv1t_2025", compile=True), stop=killed_after(1))
     assert compiled == ["FactorizedCore"]
+
+
+def test_without_a_compiler_a_recipe_that_compiles_says_so(
+    laboratory: Any, of_recipe: Any, train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compile_later(self: torch.nn.Module) -> None:
+        def fail(*inputs: Any) -> Any:  # as inductor does at the first use
+            raise TorchDynamoException("InvalidCxxCompiler: No working C++ compiler found\n\nSet")
+
+        monkeypatch.setattr(self, "forward", fail)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_later)
+    message = r"recipe\.compile: .* \(InvalidCxxCompiler: [^\n]*set recipe: \{compile: false\}"
+    with pytest.raises(TrainingError, match=message):
+        train(laboratory, tmp_path, of_recipe("viv1t_2025", compile=True))
+
+
+@pytest.mark.faults  # a minute of compiling on one core
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="needs a C++ compiler")
+def test_a_compiled_transformer_learns_the_same() -> None:
+    """Of viv1t_2025 the core that ships with `compile: true`: tiny, loss and gradient."""
+    shipped = read_yaml(SYSTEMS_FOLDER / "viv1t_2025.yaml")
+    tiny = {
+        "channels": 6,
+        "patch_frames": 3,
+        "patch_pixels": 4,
+        "heads": 2,
+        "head_channels": 4,
+        "feedforward_channels": 5,
+        "spatial_blocks": 0,  # of the same blocks, to compile in half the time
+        "temporal_blocks": 1,
+        "registers": 2,
+        "nominal_clip_frames": 6,
+        # Compiled code draws other random numbers.
+        **dict.fromkeys(("patch_dropout", "attention_dropout"), 0.0),
+        **dict.fromkeys(("feedforward_dropout", "drop_path"), 0.0),
+    }
+    torch.manual_seed(1)
+    settings = {**shipped["core_settings"], **tiny}
+    core = CausalViV1TCore(in_channels=2, frame_shape=(8, 9), **settings)
+    x, aim = torch.randn(1, 2, 6, 8, 9), torch.randn(1)
+
+    def loss_and_gradient() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        core.zero_grad()
+        loss = (core(x) - aim).square().mean()
+        loss.backward()
+        learned = {n: p.grad.clone() for n, p in core.named_parameters() if p.grad is not None}
+        return loss.detach(), learned
+
+    loss, gradient = loss_and_gradient()
+    core.compile()
+    again, compiled = loss_and_gradient()
+    torch.testing.assert_close(again, loss, rtol=1e-5, atol=0)
+    assert compiled.keys() == gradient.keys()
+    for name, values in gradient.items():
+        # Float32 sums in another order; of gradients that cancel, a part of the largest remains.
+        torch.testing.assert_close(compiled[name], values, rtol=1e-4, atol=1e-5)
