@@ -59,10 +59,17 @@ def positional_encoding(channels: int, frames: int, height: int, width: int) -> 
     return encoding[..., :channels].contiguous()
 
 
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)
+def _encoding_there(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The encoding of (T, H, W, C) on its device: copying in every block keeps a GPU waiting."""
+    frames, height, width, channels = shape
+    return positional_encoding(channels, frames, height, width).to(device, dtype)
+
+
 def with_positions(x: Tensor) -> Tensor:
     """x (B, T, H, W, C) plus the encoding of its own resolution."""
-    _, frames, height, width, channels = x.shape
-    return x + positional_encoding(channels, frames, height, width).to(x.device, x.dtype)
+    return x + _encoding_there(tuple(x.shape[1:]), x.device, x.dtype)
 
 
 def tiled(x: Tensor, channels: int, *, dim: int) -> Tensor:

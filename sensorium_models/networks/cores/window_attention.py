@@ -48,7 +48,7 @@ class WindowAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         clips, *grid, channels = x.shape
         window, shift = self.window_and_shift((grid[0], grid[1], grid[2]))
-        layout = _layout((grid[0], grid[1], grid[2]), window, shift)
+        layout = _layout((grid[0], grid[1], grid[2]), window, shift, x.device)
         padded = functional.pad(x.flatten(1, 3), (0, 0, 0, 1))  # the last token is the padding
         first = len(padded[0]) * torch.arange(clips, device=x.device)[:, None]
         rows = padded.flatten(0, 1)
@@ -56,14 +56,14 @@ class WindowAttention(nn.Module):
         attended = []
         for tokens, mask in layout.groups:
             # Windows of a group, then clips: (M, L) rows, M = windows * clips.
-            index = (tokens.to(x.device)[:, None] + first).flatten(0, 1)
+            index = (tokens[:, None] + first).flatten(0, 1)
             qkv = self.qkv(rows[index]).unflatten(-1, (3, self.heads, -1))  # (M, L, 3, heads, d)
-            logits = bias if mask is None else bias + mask.to(bias.device, bias.dtype)
+            logits = bias if mask is None else bias + mask.to(bias.dtype)
             query, key, value = qkv.permute(2, 0, 3, 1, 4)
             y = attend(query, key, value, logits)  # (M, heads, L, d)
             attended.append(y.transpose(1, 2).reshape(len(tokens), clips, -1, channels))
         every = torch.cat(attended).transpose(0, 1).flatten(1, 2)  # (B, windows * L, C)
-        return self.projection(every[:, layout.origin.to(x.device)]).unflatten(1, grid)
+        return self.projection(every[:, layout.origin]).unflatten(1, grid)
 
     def window_and_shift(self, grid: Size) -> tuple[Size, Size]:
         """The window, no larger than the grid, and by how much it is shifted."""
@@ -151,7 +151,7 @@ class _Layout:
 
 @lru_cache(maxsize=32)
 @torch.inference_mode(False)  # also when it is first needed where nothing is learned
-def _layout(grid: Size, window: Size, shift: Size) -> _Layout:
+def _layout(grid: Size, window: Size, shift: Size, device: torch.device) -> _Layout:
     counts = [-(-g // w) for g, w in zip(grid, window, strict=True)]
     places = torch.arange(math.prod(grid)).reshape(grid)
     t, h, w = (n * w - g for n, w, g in zip(counts, window, grid, strict=True))
@@ -174,7 +174,9 @@ def _layout(grid: Size, window: Size, shift: Size) -> _Layout:
     origin = torch.empty(math.prod(grid) + 1, dtype=torch.int64)
     order = torch.cat([tokens.flatten() for tokens, _ in groups])
     origin[order] = torch.arange(len(order))
-    return _Layout(tuple(groups), origin[:-1])
+    # Where they are used: a copy in every block would keep a GPU waiting.
+    there = [(t.to(device), None if mask is None else mask.to(device)) for t, mask in groups]
+    return _Layout(tuple(there), origin[:-1].to(device))
 
 
 def _mask(window: Size, shift: Size, mixed: tuple[bool, ...]) -> Tensor | None:
