@@ -156,7 +156,9 @@ def test_demo_is_a_simulated_study() -> None:
     study = read_study(CONFIG, DEMO)
     check_study(study)
     assert study.simulated
-    assert len(study.members("factorized_small")) == 3
+    # Small, but with something to average, and with a file for the server.
+    assert len(study.members("factorized_small")) == 2
+    assert study.settings.protocols == ["competition", "open"]
 
 
 STUDY_MISTAKES: list[tuple[dict[str, Any], list[str]]] = [
