@@ -69,6 +69,7 @@ def study(folder: Path) -> Study:
         overrides={
             "animals": ["simA"],
             "systems": ["learner"],
+            "protocols": ["open"],
             "ensembles": {"both": None},
             "systems_folders": [str(systems), str(REPOSITORY / "config/demo")],
         },
