@@ -157,7 +157,7 @@ def test_demo_is_a_simulated_study() -> None:
     check_study(study)
     assert study.simulated
     # Small, but with something to average, and with a file for the server.
-    assert len(study.members("factorized_small")) == 2
+    assert len(study.members("factorized_small")) == 3
     assert study.settings.protocols == ["competition", "open"]
 
 
