@@ -15,8 +15,14 @@ import h5py
 import numpy as np
 
 from sensorium_models import files
-from sensorium_models.evaluation.moments import AnimalMoments, Group, GroupMoments, Moments
-from sensorium_models.evaluation.moments_file import write_moments
+from sensorium_models.evaluation.moments import (
+    SIGNALS,
+    AnimalMoments,
+    Group,
+    GroupMoments,
+    Moments,
+)
+from sensorium_models.evaluation.moments_file import numbers_per_neuron, write_moments
 from sensorium_models.evaluation.responses import RecordedResponses, ScoringPlan, scoring_plan
 from sensorium_models.evaluation.scores import add_in_units, matching
 from sensorium_models.evaluation.streaming import JointMoments, RepeatAverage
@@ -124,13 +130,10 @@ def build_ensemble(
 
 def _moments_bytes(plan: ScoringPlan, neurons: int, *, members: int, units: int) -> int:
     """Size of an animal's cross-moments and of the moments of the mean by video, in all units."""
-
-    def size(signals: int) -> int:
-        values = signals + signals * (signals + 1) // 2  # means and products
-        return 2 * 8 * values * neurons  # of single trials and of repeat averages, float64
-
     videos = sum(len(by_video) for by_video in plan.scored.values())
-    return len(_groups_of(plan)) * size(members + 1) + units * videos * size(2)
+    crossed = len(_groups_of(plan)) * numbers_per_neuron(members + 1)
+    of_mean = units * videos * numbers_per_neuron(len(SIGNALS))
+    return 8 * neurons * (crossed + of_mean)
 
 
 def _groups_of(plan: ScoringPlan) -> list[Group]:

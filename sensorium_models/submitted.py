@@ -25,6 +25,7 @@ from sensorium_models.submission import (
     SubmissionError,
 )
 
+_TIERS = {name: tier for parts in UPLOADS.values() for tier, name in parts.items()}
 _AGAIN = "Copy or write it again."
 _ZIP_START = (b"PK\x03\x04", b"PK\x05\x06")  # of a file with members, of an empty one
 _ENCRYPTED = 1  # in the flags of a member
@@ -49,9 +50,8 @@ def problems_of(path: Path, animals: Mapping[str, ExpectedAnimal]) -> list[str]:
     expected = {known.folder: known for known in animals.values()}
     try:
         with _tables(path) as tables:
-            names = {name: tier for parts in UPLOADS.values() for tier, name in parts.items()}
-            if strange := sorted(set(tables) - set(names)):
-                found.append(f"{path}: {', '.join(strange)} is none of {', '.join(names)}.")
+            if strange := sorted(set(tables) - set(_TIERS)):
+                found.append(f"{path}: {', '.join(strange)} is none of {', '.join(_TIERS)}.")
             whole = [set(parts.values()) for parts in UPLOADS.values()]
             if zipfile.is_zipfile(path) and set(tables) not in whole:
                 found.append(
@@ -60,9 +60,9 @@ def problems_of(path: Path, animals: Mapping[str, ExpectedAnimal]) -> list[str]:
                     + "."
                 )
             for name, table in tables.items():
-                if name in names:
+                if name in _TIERS:
                     try:
-                        found += _problems_of_tier(name, names[name], table, expected)
+                        found += _problems_of_tier(name, _TIERS[name], table, expected)
                     except SubmissionError as error:
                         found.append(str(error))
     except SubmissionError as error:
@@ -78,13 +78,12 @@ def submitted_trials(path: Path) -> Iterator[tuple[str, SubmittedTrial]]:
     Raises:
         SubmissionError: it cannot be read, or a file or column is not as it should be.
     """
-    tiers = {name: tier for parts in UPLOADS.values() for tier, name in parts.items()}
     with _tables(path) as tables:
         for name, table in tables.items():
-            if name not in tiers:
-                raise SubmissionError(f"{path}: {name} is none of {', '.join(tiers)}.")
+            if name not in _TIERS:
+                raise SubmissionError(f"{path}: {name} is none of {', '.join(_TIERS)}.")
             for row in _rows(name, table):
-                yield tiers[name], row
+                yield _TIERS[name], row
 
 
 @contextmanager

@@ -46,10 +46,14 @@ def write_moments(path: Path, moments: Moments) -> None:
             _write_unit(file.create_group(f"{_OTHER_UNITS}/{unit}"), further)
 
 
+def numbers_per_neuron(signals: int) -> int:
+    """How many the joint moments of a group are, of single trials and of repeat averages."""
+    return 2 * (signals + signals * (signals + 1) // 2)  # means and products
+
+
 def largest_bytes(*, neurons: int, videos: int, units: int) -> int:
     """Upper bound of what the moments of one animal take in a file, all videos finished."""
-    signals = len(SIGNALS)
-    numbers = 2 * (signals + signals * (signals + 1) // 2)  # single trials, repeat averages
+    numbers = numbers_per_neuron(len(SIGNALS))
     return units * (neurons * (videos * numbers + 1) * 8 + videos * _ROW_BYTES + _TABLE_BYTES)
 
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -420,19 +421,32 @@ def test_a_checkpoint_of_another_recipe_is_refused(
     assert not (tmp_path / "member").exists()
 
 
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@pytest.fixture
+def break_loss(monkeypatch: pytest.MonkeyPatch) -> Callable[[Loss], None]:
+    """Have the loss of B in the second step of epoch 2 made of its value and the rates."""
+
+    def install(broken: Loss) -> None:
+        calls = 0
+
+        class Breaking(PoissonLoss):
+            def __call__(self, rates: torch.Tensor, *more: Any, **keywords: Any) -> torch.Tensor:
+                nonlocal calls
+                calls += 1
+                value = super().__call__(rates, *more, **keywords)
+                return broken(value, rates) if calls == 12 else value
+
+        monkeypatch.setattr(steps, "PoissonLoss", Breaking)
+
+    return install
+
+
 def test_a_loss_that_is_not_finite_says_where(
-    laboratory: Any, shrunk: Any, train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    laboratory: Any, shrunk: Any, train: Any, tmp_path: Path, break_loss: Callable[[Loss], None]
 ) -> None:
-    calls = 0
-
-    class Breaking(PoissonLoss):
-        def __call__(self, rates: torch.Tensor, *arguments: Any, **keywords: Any) -> torch.Tensor:
-            nonlocal calls
-            calls += 1
-            value = super().__call__(rates, *arguments, **keywords)
-            return value * (float("nan") if calls == 12 else 1)  # B in the second step of epoch 2
-
-    monkeypatch.setattr(steps, "PoissonLoss", Breaking)
+    break_loss(lambda value, rates: value * float("nan"))
     pattern = (
         r"The loss became nan in epoch 2, step 2, at animal B, trials \d, \d, "
         r"with learning rate 0\.005\. The last checkpoint is kept"
@@ -450,18 +464,10 @@ def test_no_step_is_taken_along_a_gradient_that_is_not_finite(
     train: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    break_loss: Callable[[Loss], None],
     precision: str,
 ) -> None:
-    calls = 0
-
-    class Breaking(PoissonLoss):
-        def __call__(self, rates: torch.Tensor, *arguments: Any, **keywords: Any) -> torch.Tensor:
-            nonlocal calls
-            calls += 1
-            value = super().__call__(rates, *arguments, **keywords)
-            return value + (0 * rates.sum()).sqrt() if calls == 12 else value  # infinite slope
-
-    monkeypatch.setattr(steps, "PoissonLoss", Breaking)
+    break_loss(lambda value, rates: value + (0 * rates.sum()).sqrt())  # of infinite slope
     system = shrunk(recipe={"precision": precision})
     if precision == "fp16":  # its scaler leaves out the step
         train(laboratory, tmp_path, system)
