@@ -7,11 +7,15 @@ cancel: the error is about 1e-16 x |mean| / std of a signal, never its square.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Self
 
 import numpy as np
 
 BLOCK_BYTES = 2**20  # float64 working block; fits a core's cache, which is what makes it quick
+# Of the two tiles (deviations, and their sum over repeats) of `repeated_moments`: rows of 4 kB are
+# long enough for loops over them; together they take a megabyte of cache. Measured, not derived.
+TILE_BYTES, TILE_NEURONS = 2**19, 1024
 
 
 def packed_pairs(signals: int) -> tuple[np.ndarray, np.ndarray]:
@@ -117,58 +121,76 @@ def repeated_moments(
             repeats of a video multiplied would be in memory a second time.
     """
     signals, neurons = len(repeats[0]), repeats[0][0].shape[1]
-    common = min(len(repeat[0]) for repeat in repeats)
+    lengths = [len(repeat[0]) for repeat in repeats]
     single, average = (JointMoments.empty(signals, neurons) for _ in range(2))
-    single.count = sum(len(repeat[0]) for repeat in repeats)
-    average.count = common
+    single.count, average.count = sum(lengths), min(lengths)
     pairs = list(zip(*packed_pairs(signals), strict=True))
-    longest = max(len(repeat[0]) for repeat in repeats)
-    width = max(64, BLOCK_BYTES // (8 * longest * signals) // 8 * 8)
+    spans = _spans(lengths, max(8, TILE_BYTES // (8 * signals * TILE_NEURONS)))
+    longest = max(stop - start for start, stop in spans)
 
-    def scaled(signal: np.ndarray, columns: slice, step: int = 1) -> np.ndarray:
-        values = signal[::step, columns]
-        if factor is None:
-            return values
-        by_frame = factor if len(factor) == 1 else factor[: len(signal) : step]
-        product: np.ndarray = values * by_frame[:, columns]
-        return product
-
-    for first in range(0, neurons, width):
-        columns = slice(first, first + width)
+    for first in range(0, neurons, TILE_NEURONS):
+        columns = slice(first, first + TILE_NEURONS)
         # Deviations are from a value near the mean, so that the correction below is a small one.
         # The mean of equal numbers is that number: a constant signal deviates by exactly zero.
-        near = [scaled(s, columns, step=8).mean(axis=0, dtype=np.float64) for s in repeats[0]]
+        some = slice(None, None, 8)
+        near = [
+            _tile(signal, factor, some, columns).mean(axis=0, dtype=np.float64)
+            for signal in repeats[0]
+        ]
         wide = near[0].size
-        sums, squares = np.zeros((signals, wide)), np.zeros((len(pairs), wide))
-        total = np.zeros((signals, common, wide))
-        block = np.empty((signals, longest, wide))
-        for repeat in repeats:
-            frames = len(repeat[0])
-            part = block[:, :frames]
-            for row, signal in enumerate(repeat):
-                part[row] = scaled(signal, columns)
-                part[row] -= near[row]
-            _accumulate(part, pairs, sums, squares)
-            total += part[:, :common]
+        sums, average_sums = np.zeros((2, signals, wide))
+        squares, average_squares = np.zeros((2, len(pairs), wide))
+        block, total = np.empty((2, signals, longest, wide))
+        for start, stop in spans:
+            part, added = block[:, : stop - start], total[:, : stop - start]
+            added[:] = 0
+            for repeat in repeats:
+                if len(repeat[0]) < stop:
+                    continue
+                for row, signal in enumerate(repeat):
+                    part[row] = _tile(signal, factor, slice(start, stop), columns)
+                    part[row] -= near[row]
+                _add_products(squares, part, pairs)
+                added += part
+            of_span = np.einsum("stn->sn", added)
+            sums += of_span
+            if stop <= average.count and len(repeats) > 1:
+                average_sums += of_span / len(repeats)
+                added /= len(repeats)
+                _add_products(average_squares, added, pairs)
         _settle(single, columns, np.stack(near), sums, squares)
-        if len(repeats) > 1:
-            total /= len(repeats)
-            sums[:], squares[:] = 0, 0
-            _accumulate(total, pairs, sums, squares)
-            _settle(average, columns, np.stack(near), sums, squares)
+        _settle(average, columns, np.stack(near), average_sums, average_squares)
     if len(repeats) == 1:
         average = JointMoments(single.count, single.mean.copy(), single.products.copy())
     return single, average
 
 
-def _accumulate(
-    block: np.ndarray, pairs: Sequence[tuple[int, int]], sums: np.ndarray, squares: np.ndarray
+def _spans(lengths: Sequence[int], most: int) -> list[tuple[int, int]]:
+    """Frames [start, stop) of at most `most`; each a repeat has as a whole or not at all."""
+    return [
+        (start, min(start + most, stop))
+        for begin, stop in pairwise([0, *sorted(set(lengths))])
+        for start in range(begin, stop, most)
+    ]
+
+
+def _tile(
+    signal: np.ndarray, factor: np.ndarray | None, frames: slice, columns: slice
+) -> np.ndarray:
+    values = signal[frames, columns]
+    if factor is None:
+        return values
+    by_frame = factor if len(factor) == 1 else factor[: len(signal)][frames]
+    product: np.ndarray = values * by_frame[:, columns]
+    return product
+
+
+def _add_products(
+    products: np.ndarray, block: np.ndarray, pairs: Sequence[tuple[int, int]]
 ) -> None:
-    """Add sums and sums of products over the frames of (S, frames, N)."""
-    for row, signal in enumerate(block):
-        sums[row] += np.einsum("tn->n", signal)
+    """Add the sums of products over the frames of (S, frames, N)."""
     for index, (i, j) in enumerate(pairs):
-        squares[index] += np.einsum("tn,tn->n", block[i], block[j])
+        products[index] += np.einsum("tn,tn->n", block[i], block[j])
 
 
 def _settle(
