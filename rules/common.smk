@@ -8,7 +8,7 @@ from sensorium_models import finished_recordings, fingerprints, slurm
 from sensorium_models.allocator import keep_freed_memory
 from sensorium_models.finished import MemberGuard
 from sensorium_models.jobs import make_importable
-from sensorium_models.submission import UPLOADS, uploads_of
+from sensorium_models.submission import UPLOADS, is_submitted, uploads_of
 from sensorium_models.study import ConfigurationError, load_study
 
 try:

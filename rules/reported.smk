@@ -27,12 +27,7 @@ def uploads_of_protocol(wildcards):
 
 
 # A server that scores exists for animals whose test responses are withheld.
-SUBMITTED = [
-    protocol
-    for protocol in PROTOCOLS
-    if STUDY.protocol(protocol).animals == "withheld"
-    and uploads_of(STUDY.protocol(protocol).tiers)
-]
+SUBMITTED = [protocol for protocol in PROTOCOLS if is_submitted(STUDY, protocol)]
 
 
 def served_of(wildcards):

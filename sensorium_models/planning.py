@@ -5,15 +5,18 @@ the paper (arXiv 2407.09100, Table 2); else the limit in the system's file, as a
 is counted from what is there, and estimated from numbers of trials where nothing is.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sensorium_models.evaluation.moments_file import largest_bytes, numbers_per_neuron
 from sensorium_models.finished import is_whole, member_folder, read_record
 from sensorium_models.finished_recordings import store_path
 from sensorium_models.reporting.published import published
 from sensorium_models.settings import SimulatedSource
 from sensorium_models.study import Study
+from sensorium_models.submission import is_submitted
 
 # Of a SENSORIUM 2023 recording, the median of the ten animals (metadata of the archives).
 _TRIALS = {
@@ -24,6 +27,8 @@ _TRIALS = {
     "final_test_main": 59,
     "final_test_bonus": 120,
 }
+_REPEATS = 10  # of a video that is no training video
+_TYPES = {"final_test_bonus": 2}  # stimulus types, where there is more than one
 _FRAMES, _PIXELS = 300, 36 * 64
 _ARCHIVE_BYTES = 15e9
 _MEMBER_BYTES = 0.3e9  # weights of a published network, readouts of ten animals included
@@ -94,7 +99,7 @@ def member_cost(study: Study, system: str) -> Cost:
 
 
 def disk(study: Study) -> dict[str, float]:
-    """Bytes of each stage when the study is whole, by stage."""
+    """Bytes of each stage when the study is whole, by stage (scores and report: some MB more)."""
     results = study.settings.results
     settings = study.settings
     archives = recordings = 0.0
@@ -106,25 +111,36 @@ def disk(study: Study) -> dict[str, float]:
             estimate = _store_bytes(study, animal) if small else _ARCHIVE_BYTES
             archives += _size(archive) or estimate
         recordings += _size(store_path(study, animal)) or _store_bytes(study, animal)
-    members = predictions = ensembles = 0.0
+    members = predictions = moments = ensembles = submissions = 0.0
     for training_set, system in study.trainings():
         for member in study.members(system):
             folder = member_folder(study, training_set, system, member)
             members += sum(map(_size, folder.glob("*"))) or _MEMBER_BYTES
     for protocol in settings.protocols:
-        one = sum(_predicted_bytes(study, protocol, a) for a in study.predicted_animals(protocol))
+        place, animals = results / protocol, study.predicted_animals(protocol)
+        one = sum(_predicted_bytes(study, protocol, animal) for animal in animals)
+        by_video = sum(_moments_bytes(study, protocol, animal) for animal in animals)
+        averaged = {system: len(study.members(system)) for system in settings.systems}
         for system in settings.systems:
-            folder = results / protocol / "predictions" / system
             for member in study.members(system):
-                predictions += _size(folder / f"{member}.h5") or one
-            ensembles += _size(results / protocol / "ensembles" / system / "predictions.h5") or one
+                predictions += _size(place / "predictions" / system / f"{member}.h5") or one
+                moments += _size(place / "moments" / system / f"{member}.h5") or by_video
+        for name, joint in study.joint_ensembles(protocol).items():
+            averaged[name] = len(joint.members)
+        for name, count in averaged.items():
+            crossed = sum(_crossed_bytes(study, protocol, animal, count) for animal in animals)
+            ensembles += _size(place / "ensembles" / name) or one + by_video + crossed
+            if is_submitted(study, protocol):
+                submissions += _size(place / "submissions" / name) or one
     kept = {"predictions of members": predictions} if settings.keep_predictions else {}
     return {
         "archives": archives,
         "recordings": recordings,
         "members": members,
         **kept,
+        "moments of members": moments,
         "ensembles": ensembles,
+        **({"submissions": submissions} if submissions else {}),
     }
 
 
@@ -214,3 +230,25 @@ def _predicted_bytes(study: Study, protocol: str, animal: str) -> float:
     frames = min(_FRAMES, scored.cap or _FRAMES) - scored.first - scored.drop_last
     trials = sum(_trials(study, animal, tier) for tier in study.protocol(protocol).tiers)
     return 2.0 * trials * frames * study.recording(animal).neurons
+
+
+def _moments_bytes(study: Study, protocol: str, animal: str) -> int:
+    """Of one member or mean, by video, in all units."""
+    tiers = study.protocol(protocol).tiers
+    return largest_bytes(
+        neurons=study.recording(animal).neurons,
+        videos=sum(_videos(study, animal, tier) for tier in tiers),
+        units=1 + len(study.further_units(protocol)),
+    )
+
+
+def _crossed_bytes(study: Study, protocol: str, animal: str, members: int) -> int:
+    """Of all pairs of members, by tier and stimulus type."""
+    types = sum(_TYPES.get(tier, 1) for tier in study.protocol(protocol).tiers)
+    return 8 * types * numbers_per_neuron(members + 1) * study.recording(animal).neurons
+
+
+def _videos(study: Study, animal: str, tier: str) -> int:
+    source = study.recording(animal).source
+    repeats = source.repeats if isinstance(source, SimulatedSource) else _REPEATS
+    return math.ceil(_trials(study, animal, tier) / repeats)

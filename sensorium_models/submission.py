@@ -111,6 +111,12 @@ def uploads_of(tiers: Sequence[str]) -> list[str]:
     return [name for name, parts in UPLOADS.items() if set(parts) <= set(tiers)]
 
 
+def is_submitted(study: Study, protocol: str) -> bool:
+    """Whether a server scores the protocol: its animals' test responses are withheld."""
+    definition = study.protocol(protocol)
+    return definition.animals == "withheld" and bool(uploads_of(definition.tiers))
+
+
 def write_upload(
     upload: str, *, predictions: Path, animals: Mapping[str, ExpectedAnimal], output: Path
 ) -> None:

@@ -62,13 +62,32 @@ def test_disk_is_counted_by_trials_and_neurons(tmp_path: Path) -> None:
     predictions = 4 * 2 * 249 * 12 * 2
     sizes = planning.disk(tiny)
     assert sizes["recordings"] == store
-    assert sizes["predictions of members"] == sizes["ensembles"] == predictions
+    assert sizes["predictions of members"] == predictions
+    # Of each neuron, of single trials and of averages: two means and three products of every video
+    # in two units, beside the names; one member gives the mean as many per tier again.
+    moments = 2 * 4 * 12 * 2 * 5 * 8
+    assert moments < sizes["moments of members"] < moments + 2 * (4 * 4_000 + 40_100)
+    mean = predictions + sizes["moments of members"]
+    types = 5  # the last bonus tier has two
+    assert sizes["ensembles"] == mean + types * 12 * 2 * 5 * 8
+    assert "submissions" not in sizes  # nothing is withheld
     # What is there counts as it is.
     (tiny.settings.results / "recordings").mkdir(parents=True)
     (tiny.settings.results / "recordings" / "tinyA.h5").write_bytes(bytes(1000))
     assert planning.disk(tiny)["recordings"] == 1000
     unkept = study(tmp_path, TINY, keep_predictions=False)
     assert "predictions of members" not in planning.disk(unkept)
+
+
+def test_disk_counts_ensembles_of_systems_and_submissions(tmp_path: Path) -> None:
+    changes = {"systems": ["viv1t", "linear_nonlinear"], "protocols": ["competition"]}
+    alone = planning.disk(study(tmp_path, **changes))
+    both = {"both": {"members": ["viv1t", "linear_nonlinear"]}}
+    joint = planning.disk(study(tmp_path, **changes, ensembles=both))
+    assert 2 * 5e9 < alone["submissions"] < 2 * 7e9  # 5 animals x 296 trials x 249 x 8,000 x 2
+    assert joint["submissions"] == pytest.approx(1.5 * alone["submissions"])
+    assert 1.4 < joint["ensembles"] / alone["ensembles"] < 1.6
+    assert joint["members"] == alone["members"]
 
 
 def test_the_longest_chain_goes_through_the_teacher(tmp_path: Path) -> None:

@@ -14,10 +14,15 @@ import numpy as np
 
 Interpolation = Literal["linear", "band_limited"]
 
-ATTENUATION_DB = 60.0
-"""Design of both filters: ripple below 0.1 %, tones beyond the stop edge at most 0.1 %."""
-PASS_SHARE = 0.8
-"""A filter passes up to this share of the Nyquist frequency that binds it."""
+ATTENUATION_DB = 50.0
+"""Design of both filters: ripple below 0.4 %, tones beyond the stop edge at most 0.4 %."""
+PASS_SHARE = 0.9
+"""A filter passes up to this share of the Nyquist frequency that binds it.
+
+Between it and that frequency lies the transition that every filter of finite length needs: half of
+it doubles the length, and with it the ringing and what the ends of a recording and of its gaps
+touch.
+"""
 
 # Kaiser's empirical formulae for the shape of the window and the length of the filter.
 _BETA = 0.1102 * (ATTENUATION_DB - 8.7)
@@ -54,9 +59,9 @@ class Filter:
 def filter_for(rate_hz: float, target_hz: float, interpolation: Interpolation) -> Filter | None:
     """The filter between two rates; None where samples are joined by straight lines.
 
-    Downsampling always low-passes: from 0.8 of the new Nyquist frequency to that frequency.
-    Upsampling with `band_limited` keeps what lies below 0.8 of the old one and removes its images
-    beyond 1.2; `linear` keeps the range of the samples (no ringing, nothing below zero), but is
+    Downsampling always low-passes: from 0.9 of the new Nyquist frequency to that frequency.
+    Upsampling with `band_limited` keeps what lies below 0.9 of the old one and removes its images
+    beyond 1.1; `linear` keeps the range of the samples (no ringing, nothing below zero), but is
     within 1 % only for tones below a 22nd of the old rate.
     """
     if rate_hz > target_hz * (1 + 1e-6):

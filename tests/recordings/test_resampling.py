@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sensorium_models.recordings.resampling import covered, filter_for, reach_seconds, resample
 
 TARGET = 30.0
-MARGIN = 1.5  # seconds at both ends where the filter sees the held edge
+MARGIN = 2.0  # seconds at both ends where the filter sees the held edge
 NATIVE = {  # what is recorded, at which rate, with which interpolation
     "responses": (8.0, "band_limited"),
     "pupil": (20.0, "band_limited"),
@@ -47,7 +47,7 @@ def run(
 def test_tones_in_the_pass_band_come_back_within_one_percent(native: str, start: float) -> None:
     """At any phase, with a clock that starts at a time of its own."""
     rate, interpolation = NATIVE[native]
-    edge = 0.8 * min(rate, TARGET) / 2
+    edge = 0.9 * min(rate, TARGET) / 2
     times, at = clock(rate, start=start), frames()
     tones = np.repeat(np.linspace(0.02, 1.0, 12) * edge, 2)
     phases = np.tile([0.0, 1.0], 12)
@@ -142,8 +142,8 @@ def test_steps_ring_no_more_than_the_filter_states() -> None:
 def test_half_widths_are_those_of_the_documentation() -> None:
     assert filter_for(100.0, 30.0, "linear") == filter_for(60.0, 30.0, "band_limited")
     assert filter_for(8.0, 30.0, "linear") is None
-    assert filter_for(100.0, 30.0, "linear").half_width_seconds == pytest.approx(0.604, abs=1e-3)
-    assert filter_for(20.0, 30.0, "band_limited").half_width_seconds < 0.46
+    assert filter_for(100.0, 30.0, "linear").half_width_seconds == pytest.approx(0.976, abs=1e-3)
+    assert filter_for(20.0, 30.0, "band_limited").half_width_seconds < 0.74
 
 
 @pytest.mark.parametrize(
