@@ -13,6 +13,7 @@ PLAIN = {
     "dwiseneuro": "plain_dwiseneuro",
     "dynamic_v1fm": "plain_dynamic_v1fm",
     "viv1t": "plain_viv1t",
+    "viv1t_2025": "plain_viv1t",
 }
 ANIMALS = 10  # of a member of Table 2
 

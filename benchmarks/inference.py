@@ -5,9 +5,9 @@
 Both sides have the same random weights and trial and run in processes of their own, one after the
 other, with the same number of threads and the same settings of the memory allocator: the C
 library's (`--allocator default`) or one that keeps freed memory instead of giving it back
-(`--allocator keeping`, as the workflow does). Printed: seconds and peak memory of both, their
-ratios, and the largest deviation of the rates relative to the largest rate. With `--device cuda`
-both compute on a GPU, once before what counts, and the memory is the GPU's.
+(`--allocator keeping`, as the workflow does). Printed: wall and CPU seconds and peak memory of
+both, their ratios, and the largest deviation of the rates relative to the largest rate. With
+`--device cuda` both compute on a GPU, once before what counts, and the memory is the GPU's.
 """
 
 import argparse
@@ -28,6 +28,7 @@ QUICK = {
     "dwiseneuro": 32,
     "dynamic_v1fm": 66,
     "viv1t": 56,
+    "viv1t_2025": 56,
     "factorized_baseline": 60,
     "gru_baseline": 54,
 }
@@ -94,7 +95,7 @@ def network(name: str, recording: MemoryRecording) -> Any:
 def predict(
     name: str, side: str, *, frames: int, neurons: int, threads: int, device: str = "cpu"
 ) -> Any:
-    """Seconds, peak megabytes and rates of one side."""
+    """Wall and CPU seconds, peak megabytes and rates of one side."""
     import torch
 
     from sensorium_models.inference import predict_trial
@@ -111,7 +112,13 @@ def predict(
     def rates_of_trial() -> Any:
         if side == "ours":
             return predict_trial(
-                encoder, recording, 0, system=system, cap_frames=None, wanted=wanted
+                encoder,
+                recording,
+                0,
+                system=system,
+                device=place,
+                cap_frames=None,
+                wanted=wanted,
             )
         clip = to_device(whole_trial(recording, 0, cap_frames=None, responses=False), place)
         with torch.inference_mode():
@@ -120,10 +127,10 @@ def predict(
     if place.type == "cuda":
         rates_of_trial()  # finds its kernels
     before = peak_on(place)
-    begin = time.perf_counter()
+    begin, used = time.perf_counter(), time.process_time()
     rates = rates_of_trial()
-    seconds = time.perf_counter() - begin
-    return seconds, peak_on(place) - (before if place.type == "cpu" else 0), rates
+    seconds = time.perf_counter() - begin, time.process_time() - used
+    return *seconds, peak_on(place) - (before if place.type == "cpu" else 0), rates
 
 
 def _plain(name: str, encoder: Any, clip: Any, system: Any, wanted: slice) -> Any:
@@ -135,7 +142,7 @@ def _plain(name: str, encoder: Any, clip: Any, system: Any, wanted: slice) -> An
         return plain_dwiseneuro.trial(
             encoder, inputs, window_frames=recipe.clip_frames, step=recipe.frame_step
         )
-    if name == "viv1t":
+    if name in ("viv1t", "viv1t_2025"):
         import plain_viv1t
 
         history = encoder.history_frames
@@ -167,7 +174,7 @@ def main() -> None:
     options = parser.parse_args()
     frames = QUICK[options.system] if options.quick else options.frames
     if options.side:
-        seconds, megabytes, rates = predict(
+        seconds, cpu_seconds, megabytes, rates = predict(
             options.system,
             options.side,
             frames=frames,
@@ -176,7 +183,8 @@ def main() -> None:
             device=options.device,
         )
         np.save(options.output, rates)
-        print(json.dumps({"seconds": seconds, "megabytes": megabytes}))
+        times = {"seconds": seconds, "CPU seconds": cpu_seconds}
+        print(json.dumps(times | {"megabytes": megabytes}))
         return
     found: dict[str, Any] = {}
     rates = {}
@@ -191,8 +199,11 @@ def main() -> None:
         f"{options.threads} threads, {options.device}, allocator {options.allocator}"
     )
     for side, values in found.items():
-        print(f"  {side:5}  {values['seconds']:8.2f} s  {values['megabytes']:8.0f} MB at the peak")
-    for what in ("seconds", "megabytes"):
+        print(
+            f"  {side:5}  {values['seconds']:8.2f} s  {values['CPU seconds']:8.2f} CPU s  "
+            f"{values['megabytes']:8.0f} MB at the peak"
+        )
+    for what in ("seconds", "CPU seconds", "megabytes"):
         print(f"  ratio of {what}: {found['plain'][what] / found['ours'][what]:.2f}")
     deviation = np.abs(rates["plain"] - rates["ours"]).max() / np.abs(rates["plain"]).max()
     print(f"  largest deviation: {deviation:.1e} of the largest rate")

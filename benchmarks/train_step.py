@@ -3,9 +3,9 @@
     python benchmarks/train_step.py factorized_baseline [--clips 8] [--neurons 7863] [--quick]
 
 Ours is what a training does with a batch of the system's recipe (one animal), the other side a
-plain transcription of the model card; where there is none, ours is measured alone. Both have the
-same weights, clips and noise (dropout is off), and run in processes of their own, one after the
-other, with the same threads and the same settings of the memory allocator. Printed for each: wall
+plain transcription of the model card. Both have the same weights, clips and noise (dropout is off),
+and run in processes of their own, one after the other, with the same threads and the same settings
+of the memory allocator. Printed for each: wall
 and CPU seconds of a batch, forward and backward (median of `--steps` after one that does not count;
 `--steps 0` takes that one), frames per second, peak memory, and the part of the rate at which this
 process multiplies matrices in the same run; what counts is the plain side's multiplications. Then
@@ -43,7 +43,6 @@ QUICK = {
     "viv1t": 28,
     "viv1t_2025": 8,
 }  # frames of a clip
-SYSTEMS = [*PLAIN, "viv1t_2025"]
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -145,7 +144,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("system", choices=SYSTEMS)
+    parser.add_argument("system", choices=list(PLAIN))
     parser.add_argument("--clips", type=int, help="per batch; the recipe's by default")
     parser.add_argument("--frames", type=int, help="of a clip; the recipe's by default")
     parser.add_argument("--neurons", type=int, default=full_scale.NEURONS)
@@ -171,7 +170,6 @@ def main() -> None:
     sides = [options.only] if options.only else ["plain", "ours"]
     if options.exact:
         sides.append("exact")
-    sides = [side for side in sides if side == "ours" or options.system in PLAIN]
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
         folder = Path(name)

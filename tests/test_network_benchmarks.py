@@ -11,7 +11,9 @@ BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("system", ["dwiseneuro", "dynamic_v1fm", "viv1t", "factorized_baseline"])
+@pytest.mark.parametrize(
+    "system", ["dwiseneuro", "dynamic_v1fm", "viv1t", "viv1t_2025", "factorized_baseline"]
+)
 def test_ours_and_the_plain_transcription_predict_the_same(system: str) -> None:
     done = subprocess.run(
         [

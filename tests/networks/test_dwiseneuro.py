@@ -175,7 +175,7 @@ def test_both_ways_of_computing_agree(small, monkeypatch):
     core, inputs, expected = small
     # With gradients, nothing is folded or cut into pieces.
     np.testing.assert_allclose(core(inputs).detach()[..., 0, 0], expected, rtol=1e-5, atol=1e-5)
-    monkeypatch.setattr(dwiseneuro_blocks, "_FEWEST_CHANNELS_AT_ONCE", 5)
+    monkeypatch.setattr(dwiseneuro_blocks, "_CHANNELS_TOGETHER", 5)
     for b in core.blocks:
         monkeypatch.setattr(b, "hidden_at_once", 1)  # uneven pieces of hidden channels
     with torch.no_grad():

@@ -18,7 +18,11 @@ from safetensors.numpy import load_file
 
 from sensorium_models.allocator import KEEPING
 from sensorium_models.configuration import REPOSITORY
+from sensorium_models.networks.build import animal_facts, build_encoder
+from sensorium_models.networks.published import write_checkpoint
 from sensorium_models.predictions import Predictions
+from sensorium_models.recordings.store import Recording
+from sensorium_models.study import read_study
 from tests.workflow.conftest import Lab, make_lab
 
 pytestmark = pytest.mark.workflow
@@ -320,6 +324,40 @@ def test_a_core_of_ones_own_needs_no_edit_of_the_repository(lab: Lab) -> None:
     refused = lab.plan("scores", config=("systems=[blurred]",), check=False)
     assert "clean/blurred/seed1" in refused.output
     assert refused.code != 0
+
+
+def test_published_checkpoints_take_the_place_of_trainings(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the original repository's naming and, here, with random weights; scored like any other."""
+    monkeypatch.chdir(lab.folder)
+    study = read_study(REPOSITORY / "config.yaml", lab.folder / "tiny.yaml")
+    (lab.folder / "weights").mkdir()
+    written = {}
+    for member, axes in study.member_axes("factorized_tiny").items():
+        system = study.systems["factorized_tiny"].of_member(axes)
+        with Recording(lab.results / "recordings/tinyF.h5") as recording:
+            facts = {"tinyF": animal_facts(recording, system, initial_positions=np.zeros((11, 2)))}
+        encoder = build_encoder(system, facts, seed=int(axes["seed"]))
+        folders = {"tinyF": study.recording("tinyF").folder}
+        write_checkpoint(lab.folder / f"weights/{axes['seed']}.pth", encoder, folders=folders)
+        written[member] = encoder.state_dict()
+    with (lab.folder / "tiny.yaml").open("a") as file:
+        file.write('published_weights: {factorized_tiny: {path: "weights/{seed}.pth"}}\n')
+
+    run = lab.snakemake("scores", config=("protocols=[competition]", "systems=[factorized_tiny]"))
+
+    assert run.jobs["import_member"] == 2
+    assert "train" not in run.jobs
+    for member, tensors in written.items():
+        folder = lab.results / "members/published/factorized_tiny" / member
+        kept = load_file(folder / "weights.safetensors")
+        assert all(np.array_equal(kept[name], tensors[name].numpy()) for name in kept)
+        record = json.loads((folder / "run.json").read_text())
+        assert record["imported_from"]["path"].endswith(f"weights/{member[4:]}.pth")
+    scores = pd.read_parquet(lab.results / "competition/scores/factorized_tiny.parquet")
+    scored = scores[scores["tier"] == "oracle"].groupby("member")["single_trial_correlation"]
+    assert scored.count().to_dict() == {"seed1": 11, "seed2": 11, "ensemble": 11}
 
 
 def test_an_ensemble_is_the_mean_of_its_members(lab: Lab) -> None:

@@ -126,14 +126,17 @@ class DwiseNeuroCore(Core):
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
+        learns = self.training or torch.is_grad_enabled()
+        if not learns and x.device.type == "cpu" and len(x) > 1:  # what fits into the cache
+            return torch.cat([self(clip) for clip in x.split(1)])
         x = x.permute(0, 2, 3, 4, 1)  # (B, T, H, W, C), see dwiseneuro_blocks
-        if self.training or torch.is_grad_enabled():
+        if learns:
             x = batch_normalised(pointwise(x, self.stem), self.stem_norm)  # and no activation
         else:
             weight, bias = folded(self.stem, self.stem_norm)
             x = nn.functional.linear(x, weight.flatten(1), bias)
         for block in self.blocks:
-            x = self._through(block, with_positions(x))
+            x = self._through(block, with_positions(x, in_place=not learns))
         x = self.cortex(x.mean(dim=(2, 3)))  # (B, T, C)
         return x.transpose(1, 2)[..., None, None]
 

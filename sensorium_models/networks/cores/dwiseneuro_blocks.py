@@ -15,10 +15,10 @@ from torch.nn import functional
 
 from sensorium_models.networks.cores.batch_norm import affine, batch_normalised
 
-# Where nothing is learned on a CPU, hidden channels of one clip are computed about this many
-# numbers at a time (4 MB): what stays in the cache is not written to memory and read back.
-_HIDDEN_AT_ONCE = 1_000_000
-_FEWEST_CHANNELS_AT_ONCE = 32
+# Where nothing is learned on a CPU, hidden channels are computed about this many numbers at a time
+# (8 MB): what stays in the cache is not written to memory and read back.
+_HIDDEN_AT_ONCE = 2_000_000
+_CHANNELS_TOGETHER = 64  # or multiples of it: whole vector registers, and enough for a product
 
 
 class DropPath(nn.Module):
@@ -67,9 +67,10 @@ def _encoding_there(shape: tuple[int, ...], device: torch.device, dtype: torch.d
     return positional_encoding(channels, frames, height, width).to(device, dtype)
 
 
-def with_positions(x: Tensor) -> Tensor:
+def with_positions(x: Tensor, *, in_place: bool = False) -> Tensor:
     """x (B, T, H, W, C) plus the encoding of its own resolution."""
-    return x + _encoding_there(tuple(x.shape[1:]), x.device, x.dtype)
+    encoding = _encoding_there(tuple(x.shape[1:]), x.device, x.dtype)
+    return x.add_(encoding) if in_place else x + encoding
 
 
 def tiled(x: Tensor, channels: int, *, dim: int) -> Tensor:
@@ -173,8 +174,7 @@ class InvertedResidual(nn.Module):
         if self.training or torch.is_grad_enabled():
             return self.drop_path(self._main(x)) + self._shortcut(x)
         shortcut = self._shortcut(x)
-        clips = x.split(1 if x.device.type == "cpu" else len(x))
-        return torch.cat([self._main_in_pieces(clip) for clip in clips]).add_(shortcut)
+        return self._main_in_pieces(x).add_(shortcut)
 
     def _main(self, x: Tensor) -> Tensor:
         x = functional.silu(batch_normalised(pointwise(x, self.expand), self.expand_norm))
@@ -217,10 +217,8 @@ class InvertedResidual(nn.Module):
     def _channels_at_once(self, x: Tensor) -> int:
         if x.device.type != "cpu":
             return self.expand.out_channels
-        positions = x.shape[1:4].numel()
-        most = max(_FEWEST_CHANNELS_AT_ONCE, self.hidden_at_once // positions)
-        pieces = -(-self.expand.out_channels // most)
-        return -(-self.expand.out_channels // pieces)
+        rounds = self.hidden_at_once // (x.shape[:4].numel() * _CHANNELS_TOGETHER)
+        return max(1, rounds) * _CHANNELS_TOGETHER
 
     def _gate(self, mean: Tensor) -> Tensor:
         """Squeeze and excitation: a factor in (0, 1) for every hidden channel, (B, 1, 1, 1, C)."""
