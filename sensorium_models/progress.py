@@ -4,7 +4,7 @@ import fcntl
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -27,15 +27,13 @@ def bars_on(descriptor: int) -> Iterator[None]:
     """
     global _terminal
     with ExitStack() as stack:
-        try:
+        # No terminal, one that cannot be opened, or another job's: no bars.
+        with suppress(OSError):
             # A description of its own: jobs inherit the one of the run, and with it any lock.
             path = Path(os.ttyname(descriptor))
             stream = stack.enter_context(path.open("w", encoding="utf-8"))
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:  # no terminal, one that cannot be opened, or another job's
-            yield
-            return
-        _terminal = stream
+            _terminal = stream
         try:
             yield
         finally:

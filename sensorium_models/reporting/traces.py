@@ -219,7 +219,7 @@ def _figure(
     place: str,
     simulated: bool,
 ) -> Figure:
-    colours = style.colours(list(traces[0].predicted))
+    colours = style.colours([*titles, *traces[0].predicted])
     with style.look():
         figure = style.new_figure(height=0.75 + 1.0 * len(traces))
         panels = figure.subplots(len(traces), 1, sharex=True, squeeze=False)[:, 0]

@@ -46,11 +46,13 @@ def draw(
     }
     if not loaded:
         raise ValueError("Training curves need the history of at least one member; none was given.")
-    colours = style.colours(list(histories))
+    order = [*titles, *(system for system in loaded if system not in titles)]
+    colours = style.colours(order)
     with style.look():
         figure = style.new_figure(height=0.35 + 1.25 * len(loaded))
         grid = figure.subplots(len(loaded), len(_PANELS), squeeze=False, sharex="row")
-        for row, (system, members) in zip(grid, loaded.items(), strict=True):
+        shown = sorted(loaded.items(), key=lambda item: order.index(item[0]))
+        for row, (system, members) in zip(grid, shown, strict=True):
             for axes, (column, label) in zip(row, _PANELS, strict=True):
                 _panel(axes, members, column, colours[system])
                 axes.set_ylabel(label)

@@ -218,6 +218,17 @@ def test_training_curves_at_all_sizes(made: SimpleNamespace, systems: int, membe
     assert_tidy(drawing.figure)
 
 
+def test_training_curves_have_the_order_and_colours_of_the_study(made: SimpleNamespace) -> None:
+    """Whatever the order in which files came: as every other figure has them."""
+    titles = {"mine": "Mine", "other": "Other"}
+    histories = {name: {"seed1": made.history(3, 1)} for name in reversed(titles)}
+    drawing = training_curves.draw(histories, titles=titles, training_set="clean", simulated=False)
+    rows = drawing.figure.axes[::3]
+    assert [axes.get_title(loc="left") for axes in rows] == ["Mine", "Other"]
+    expected = style.colours(list(titles))
+    assert [axes.lines[0].get_color() for axes in rows] == list(expected.values())
+
+
 def test_training_curves_mark_the_kept_epoch(made: SimpleNamespace, tmp_path: Path) -> None:
     history = pd.DataFrame(
         {

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from sensorium_models.networks.cores.factorized import FactorizedCore
 from sensorium_models.networks.cores.pixels import PixelCore
@@ -164,6 +165,23 @@ def test_padded_and_global_cores() -> None:
     assert layout == FeatureLayout(map_shape=(12, 14), offset=(0, 0), stride=(1, 1))
     layout = feature_layout(Everywhere(), in_channels=1, frame_shape=(12, 14))
     assert layout == FeatureLayout(map_shape=(3, 7), offset=(1.5, 0.5), stride=(4, 2))
+
+
+class ComputedAgain(Padded):
+    """Saves memory by computing again for its gradient, where dropout must be off as before."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        def run(x: torch.Tensor) -> torch.Tensor:
+            return functional.dropout(super(ComputedAgain, self).forward(x), 0.5, self.training)
+
+        return checkpoint(run, x, use_reentrant=False)
+
+
+def test_cores_that_compute_again_what_a_gradient_needs() -> None:
+    core = ComputedAgain()
+    layout = feature_layout(core, in_channels=1, frame_shape=(12, 14))
+    assert layout == FeatureLayout(map_shape=(12, 14), offset=(0, 0), stride=(1, 1))
+    assert core.training
 
 
 def test_a_neuron_starts_on_features_that_see_its_pixel() -> None:
