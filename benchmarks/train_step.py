@@ -25,6 +25,7 @@ compare the latter there, with one thread.
 
 import argparse
 import json
+import math
 import tempfile
 import time
 from contextlib import nullcontext
@@ -61,7 +62,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     clip = batches.batches.next_batch()
     begin, used = time.perf_counter(), time.process_time()
     # Counting takes fused kernels apart, whose memory would count, too: on the plain side only.
-    counter = FlopCounterMode(display=False)
+    mapping = {torch.ops.aten.convolution_backward: _multiplied_backwards}
+    counter = FlopCounterMode(display=False, custom_mapping=mapping)
     with nullcontext() if options.side == "ours" else counter:
         found["loss"] = add(clip)
     first = time.perf_counter() - begin, time.process_time() - used
@@ -106,6 +108,15 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         if hasattr(batches.encoder.readouts[clip.animal[0]], "bias")
         else options.neurons,
     }
+
+
+def _multiplied_backwards(
+    grad_out: Any, _x: Any, weight: Any, *rest: Any, out_shape: Any = None
+) -> int:
+    """Operations of a convolution's gradients; PyTorch's own count takes no notice of groups."""
+    output_mask = rest[-1]
+    forwards = 2 * math.prod(weight) * grad_out[0] * math.prod(grad_out[2:])
+    return int(forwards * sum(output_mask[:2]))
 
 
 def matrix_rate(torch: Any, dtype: Any, device: Any) -> float:
