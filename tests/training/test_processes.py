@@ -24,6 +24,20 @@ from sensorium_models.training.sampling import make_feed
 from sensorium_models.training.steps import Gradients
 
 LINEAR = {"readout_settings": {"history_frames": 2}}
+# With dropout and a core that all animals share.
+TRANSFORMER = {
+    "core_settings": {
+        "channels": 8,
+        "patch_frames": 3,
+        "patch_pixels": 5,
+        "heads": 2,
+        "head_channels": 4,
+        "feedforward_channels": 6,
+        "spatial_blocks": 1,
+        "temporal_blocks": 1,
+    },
+    "recipe": {"precision": "float32"},
+}
 
 
 def interrupt_first(what: str) -> None:
@@ -33,10 +47,13 @@ def interrupt_first(what: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "settings"), [("linear_nonlinear", LINEAR), ("viv1t", TRANSFORMER)]
+)
 def test_two_processes_give_the_result_of_one(
-    laboratory: Any, shrunk: Any, train: Any, tmp_path: Path
+    laboratory: Any, shrunk: Any, train: Any, tmp_path: Path, name: str, settings: dict[str, Any]
 ) -> None:
-    system = shrunk("linear_nonlinear", **LINEAR)
+    system = shrunk(name, **settings)
     one = train(laboratory, tmp_path / "one", system)
     two = train(laboratory, tmp_path / "two", system, processes=2)
     first, second = (json.loads((folder / "run.json").read_text()) for folder in (one, two))
