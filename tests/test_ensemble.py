@@ -283,6 +283,27 @@ def test_score_by_size(folder):
     assert some["size"].max() == 2
 
 
+def test_curves_of_members_that_were_trained_on_every_trial(tmp_path, responses):
+    """As DwiseNeuro's in `competition`: nothing is scored, and nothing fails."""
+    build_ensemble(
+        name="all_toys",
+        members=[write_member(tmp_path / f"seed{i}.h5", i) for i in range(2)],
+        responses=responses,
+        predictions=tmp_path / "predictions.h5",
+        moments=tmp_path / "moments.h5",
+        mean=tmp_path / "mean.h5",
+        left_out={animal: set(range(20)) for animal in responses},
+    )
+    with EnsembleMoments(tmp_path / "moments.h5") as moments:
+        axes = {f"seed{i}": {"seed": i, "fold": 0} for i in range(2)}
+        curves = [
+            score_by_size(moments, orders=2, seed=1),
+            score_by_axis(moments, axes, orders=2, seed=1),
+        ]
+    assert [len(curve) for curve in curves] == [0, 0]
+    assert "axis" in curves[1]
+
+
 def test_curves_along_each_axis_are_of_the_subsets_that_they_say(folder, responses):
     """Six members as three folds of two variants: each axis by itself, computed directly."""
     axes = {

@@ -232,7 +232,9 @@ def _scores_along(moments: EnsembleMoments, paths: Sequence[np.ndarray]) -> pd.D
         for order, path in enumerate(paths)
         for size in range(1, len(path) + 1)
     ]
-    return pd.DataFrame(rows, columns=["tier", "metric", "size", "order", "score"])
+    curves = pd.DataFrame(rows, columns=["tier", "metric", "size", "order", "score"])
+    # Where no trial is scored there is no row to tell the types.
+    return curves.astype({"size": np.int64, "order": np.int64, "score": np.float64})
 
 
 def _full_weights(
