@@ -57,7 +57,10 @@ STIMULUS_LABELS = {
     "images": "natural images",
 }
 # For systems of the user's own: from Paul Tol's "muted" scheme, as is the control's colour above.
-FURTHER_COLOURS = ("#332288", "#117733", "#999933", "#661100", "#AA4499", "#44AA99")
+FURTHER_COLOURS = (
+    *("#332288", "#117733", "#999933", "#661100", "#AA4499"),
+    *("#44AA99", "#CC6677", "#88CCEE", "#DDCC77", "#888888"),
+)
 
 _LOOK: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # ships with matplotlib, so that every machine draws the same
