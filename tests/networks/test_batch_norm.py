@@ -21,16 +21,18 @@ def trained_a_little(features):
 @pytest.mark.parametrize("clips", [1, 3])  # PyTorch's own gradient is wrong for one
 @pytest.mark.parametrize("repeats", [1, 4])
 @pytest.mark.parametrize("training", [True, False])
-def test_values_gradients_and_statistics(monkeypatch, clips, repeats, training):
+@pytest.mark.parametrize("silu", [False, True])
+def test_values_gradients_and_statistics(monkeypatch, clips, repeats, training, silu):
     monkeypatch.setattr(batch_norm, "_SUMMED_AT_ONCE", 7 * 3 * repeats)
     torch.manual_seed(0)
     ours = trained_a_little(3).train(training)
     theirs = copy.deepcopy(ours)
     x = (2 + torch.randn(clips, 4, 5, 3 * repeats, dtype=torch.float64)).requires_grad_()
-    got = batch_normalised(x, ours)
+    got = batch_normalised(x, ours, silu=silu)
     # Contiguous in PyTorch's sense, repeats of a channel joining the batch.
     rows = x.reshape(-1, 3).t()[None].contiguous()
     expected = theirs(rows)[0].t().reshape(x.shape)
+    expected = nn.functional.silu(expected) if silu else expected
     torch.testing.assert_close(got, expected)
     weights = torch.randn_like(got)
     for one, other in zip(

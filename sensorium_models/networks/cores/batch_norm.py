@@ -1,4 +1,4 @@
-"""Batch norm of maps whose channels lie last in memory.
+"""Batch norm of maps whose channels lie last in memory, and SiLU after it.
 
 PyTorch's own (2.13) sums such memory on a CPU in one long row of float32 numbers, which costs
 gradients up to two more digits than need be, and its gradients for a single clip are wrong.
@@ -20,19 +20,21 @@ BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 _SUMMED_AT_ONCE = 100_000
 
 
-def batch_normalised(x: Tensor, norm: BatchNorm) -> Tensor:
+def batch_normalised(x: Tensor, norm: BatchNorm, *, silu: bool = False) -> Tensor:
     """`norm` of x (..., R C), channels last; with R > 1 repeats of a channel share its statistics.
 
-    In training the statistics are those of the batch, and the running ones follow.
+    In training the statistics are those of the batch, and the running ones follow. With `silu` the
+    activation follows; on a CPU what lies between the two is not kept but computed again backwards.
     """
     if not norm.training:
         scale, offset = affine(norm)
         repeats = x.shape[-1] // len(scale)
-        return torch.addcmul(offset.repeat(repeats), x, scale.repeat(repeats))
+        y = torch.addcmul(offset.repeat(repeats), x, scale.repeat(repeats))
+        return functional.silu(y) if silu else y
     if x.device.type != "cpu":
         cast(Tensor, norm.num_batches_tracked).add_(1)
         rows = x.reshape(-1, norm.num_features)
-        return functional.batch_norm(
+        y = functional.batch_norm(
             rows,
             norm.running_mean,
             norm.running_var,
@@ -42,7 +44,8 @@ def batch_normalised(x: Tensor, norm: BatchNorm) -> Tensor:
             momentum=cast(float, norm.momentum),
             eps=norm.eps,
         ).view(x.shape)
-    y, mean, variance = _Normalised.apply(x, norm.weight, norm.bias, norm.eps)
+        return functional.silu(y) if silu else y
+    y, mean, variance = _Normalised.apply(x, norm.weight, norm.bias, norm.eps, silu)
     count = x.numel() // norm.num_features
     with torch.no_grad():
         cast(Tensor, norm.num_batches_tracked).add_(1)
@@ -75,7 +78,7 @@ def statistics_kept(part: nn.Module) -> Iterator[None]:
 class _Normalised(torch.autograd.Function):
     @staticmethod
     @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Any:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, silu: bool) -> Any:
         rows = x.reshape(-1, x.shape[-1])  # (n, R C)
         repeats = rows.shape[1] // len(weight)
         count = len(rows) * repeats
@@ -88,7 +91,10 @@ class _Normalised(torch.autograd.Function):
         y = x.new_empty(x.shape)
         for piece, out in zip(_pieces(rows), _pieces(y.view(rows.shape)), strict=True):
             torch.sub(piece, means, out=out).mul_(scale).add_(bias.repeat(repeats))
-        ctx.save_for_backward(rows, weight, mean, rstd)
+            if silu:
+                functional.silu(out, inplace=True)
+        ctx.save_for_backward(rows, weight, bias, mean, rstd)
+        ctx.silu = silu
         statistics = mean.to(x.dtype), variance.to(x.dtype)
         ctx.mark_non_differentiable(*statistics)
         return y, *statistics
@@ -97,28 +103,31 @@ class _Normalised(torch.autograd.Function):
     @torch.amp.custom_bwd(device_type="cpu")
     @once_differentiable
     def backward(ctx: Any, y_gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        rows, weight, mean, rstd = ctx.saved_tensors
+        rows, weight, bias, mean, rstd = ctx.saved_tensors
         repeats = rows.shape[1] // len(weight)
         count = len(rows) * repeats
-        gradient = y_gradient.reshape(rows.shape)
-        means = mean.to(rows.dtype).repeat(repeats)
-        total, turned = rows.new_zeros(2, rows.shape[1], dtype=torch.float64)
-        for dy, x in zip(_pieces(gradient), _pieces(rows), strict=True):
-            total += dy.sum(dim=0)
-            turned += (x - means).mul_(dy).sum(dim=0)
-        total, turned = _each(total, repeats), _each(turned, repeats) * rstd
+        gradient, dx = y_gradient.reshape(rows.shape), torch.empty_like(rows)
 
         def spread(values: Tensor) -> Tensor:
             return values.to(rows.dtype).repeat(repeats)
 
+        means, scale, offset = spread(mean), spread(weight * rstd), spread(bias)
+        total, turned = rows.new_zeros(2, rows.shape[1], dtype=torch.float64)
+        for dy, x, out in zip(_pieces(gradient), _pieces(rows), _pieces(dx), strict=True):
+            if ctx.silu:
+                y = (x - means).mul_(scale).add_(offset)
+                dy = torch.ops.aten.silu_backward.grad_input(dy, y, grad_input=out)
+            total += dy.sum(dim=0)
+            turned += (x - means).mul_(dy).sum(dim=0)
+        total, turned = _each(total, repeats), _each(turned, repeats) * rstd
         # w / std * (dy - mean(dy) - x' mean(dy x')), x' being the normalised x
-        scale = spread(weight * rstd)
         constant = spread(-weight * rstd * total / count)
         slope = spread(-weight * rstd * rstd * turned / count)
-        dx = torch.empty_like(rows)
-        for dy, x, out in zip(_pieces(gradient), _pieces(rows), _pieces(dx), strict=True):
-            torch.sub(x, means, out=out).mul_(slope).add_(constant).addcmul_(dy, scale)
-        return dx.view(y_gradient.shape), turned.to(weight.dtype), total.to(weight.dtype), None
+        before = dx if ctx.silu else gradient
+        for dy, x, out in zip(_pieces(before), _pieces(rows), _pieces(dx), strict=True):
+            torch.addcmul((x - means).mul_(slope).add_(constant), dy, scale, out=out)
+        gradients = dx.view(y_gradient.shape), turned.to(weight.dtype), total.to(weight.dtype)
+        return *gradients, None, None
 
 
 def _pieces(rows: Tensor) -> tuple[Tensor, ...]:

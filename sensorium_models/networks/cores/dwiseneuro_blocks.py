@@ -177,11 +177,11 @@ class InvertedResidual(nn.Module):
         return self._main_in_pieces(x).add_(shortcut)
 
     def _main(self, x: Tensor) -> Tensor:
-        x = functional.silu(batch_normalised(pointwise(x, self.expand), self.expand_norm))
+        x = batch_normalised(pointwise(x, self.expand), self.expand_norm, silu=True)
         x = spatially(x, self.spatial.weight, None, self.stride)
-        x = functional.silu(batch_normalised(x, self.spatial_norm))
+        x = batch_normalised(x, self.spatial_norm, silu=True)
         x = temporally(x, self.temporal.weight, None)
-        x = functional.silu(batch_normalised(x, self.temporal_norm))
+        x = batch_normalised(x, self.temporal_norm, silu=True)
         x = x * self._gate(x.mean(dim=(1, 2, 3), keepdim=True))
         return batch_normalised(pointwise(x, self.project), self.project_norm)
 
@@ -254,7 +254,7 @@ class ShuffleLayer(nn.Module):
         shortcut = batch_normalised(
             tiled(x, self.convolution.out_channels, dim=-1), self.shortcut_norm
         )
-        x = functional.silu(batch_normalised(in_groups(x, self.convolution), self.norm))
+        x = batch_normalised(in_groups(x, self.convolution), self.norm, silu=True)
         x = x.unflatten(-1, (self.convolution.groups, -1)).transpose(2, 3).flatten(2)
         return self.drop_path(x) + shortcut
 
