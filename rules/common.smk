@@ -26,6 +26,10 @@ try:
         from sensorium_models.networks.build import check_study
 
         check_study(STUDY)
+        for _unmade in STUDY.unmade_ensembles:
+            logger.warning(
+                f"ensemble {_unmade} is not made: some of its systems are not among `systems`"
+            )
 except ConfigurationError as error:
     raise WorkflowError(f"\n{error}") from None
 

@@ -282,6 +282,11 @@ def find_system_file(
     raise origin.error(key, f"there is no system {name}; systems are {', '.join(known)}")
 
 
+def has_system_file(name: str, folders: Sequence[Path]) -> bool:
+    """Whether `find_system_file` would find it."""
+    return any((folder / f"{name}.yaml").is_file() for folder in (*folders, SYSTEMS_FOLDER))
+
+
 def _resolve_system(
     name: str, folders: Sequence[Path], origin: Origin, *, key: str, seen: tuple[str, ...]
 ) -> tuple[dict[str, Any], list[tuple[Path, Mapping[str, Any]]]]:

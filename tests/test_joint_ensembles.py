@@ -108,6 +108,19 @@ def test_a_study_can_leave_out_what_one_below_it_named(tmp_path: Path) -> None:
     assert study.settings.ensembles == {}
 
 
+def test_ensembles_of_systems_that_were_not_chosen_are_not_made() -> None:
+    """One system of a study on the command line; what never was a system stays a mistake."""
+    ensembles = {"joint": {"members": ["viv1t", "gru_baseline/seed42"]}}
+    others = {"members": {"viv1t": {"seed": [1]}}, "published_weights": {"viv1t": {"path": "a.pt"}}}
+    changes = {"ensembles": ensembles, "systems": ["gru_baseline"], **others}
+    study = read_study(CONFIG, overrides=changes)
+    assert study.unmade_ensembles == ["joint"]
+    assert study.joint_ensembles("open") == {}
+    assert study.settings.members == study.settings.published_weights == {}
+    with pytest.raises(ConfigurationError, match="nobody is unknown"):
+        read_study(CONFIG, overrides={"ensembles": {"joint": {"members": ["nobody"]}}})
+
+
 def test_a_name_is_a_systems_or_an_ensembles() -> None:
     with pytest.raises(ConfigurationError, match="viv1t is a system, whose own ensemble"):
         read_study(CONFIG, overrides={"ensembles": {"viv1t": {"members": ["gru_baseline"]}}})
