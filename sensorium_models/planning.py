@@ -6,7 +6,7 @@ is counted from what is there, and estimated from numbers of trials where nothin
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from sensorium_models.finished_recordings import store_path
 from sensorium_models.reporting.published import published
 from sensorium_models.settings import SimulatedSource
 from sensorium_models.study import Study
-from sensorium_models.submission import is_submitted
+from sensorium_models.submission import UPLOADS, is_submitted, uploads_of
 
 # Of a SENSORIUM 2023 recording, the median of the ten animals (metadata of the archives).
 _TRIALS = {
@@ -118,7 +118,10 @@ def disk(study: Study) -> dict[str, float]:
             members += sum(map(_size, folder.glob("*"))) or _MEMBER_BYTES
     for protocol in settings.protocols:
         place, animals = results / protocol, study.predicted_animals(protocol)
-        one = sum(_predicted_bytes(study, protocol, animal) for animal in animals)
+        tiers = study.protocol(protocol).tiers
+        one = sum(_predicted_bytes(study, animal, tiers) for animal in animals)
+        uploaded = [tier for name in uploads_of(tiers) for tier in UPLOADS[name]]
+        upload = sum(_predicted_bytes(study, animal, uploaded) for animal in animals)
         by_video = sum(_moments_bytes(study, protocol, animal) for animal in animals)
         averaged = {system: len(study.members(system)) for system in settings.systems}
         for system in settings.systems:
@@ -131,7 +134,7 @@ def disk(study: Study) -> dict[str, float]:
             crossed = sum(_crossed_bytes(study, protocol, animal, count) for animal in animals)
             ensembles += _size(place / "ensembles" / name) or one + by_video + crossed
             if is_submitted(study, protocol):
-                submissions += _size(place / "submissions" / name) or one
+                submissions += _size(place / "submissions" / name) or upload
     kept = {"predictions of members": predictions} if settings.keep_predictions else {}
     return {
         "archives": archives,
@@ -224,11 +227,11 @@ def _store_bytes(study: Study, animal: str) -> float:
     )
 
 
-def _predicted_bytes(study: Study, protocol: str, animal: str) -> float:
+def _predicted_bytes(study: Study, animal: str, tiers: Iterable[str]) -> float:
     """float16 of every neuron and scored frame."""
     scored = study.settings.scored_frames
     frames = min(_FRAMES, scored.cap or _FRAMES) - scored.first - scored.drop_last
-    trials = sum(_trials(study, animal, tier) for tier in study.protocol(protocol).tiers)
+    trials = sum(_trials(study, animal, tier) for tier in tiers)
     return 2.0 * trials * frames * study.recording(animal).neurons
 
 

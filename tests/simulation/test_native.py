@@ -183,7 +183,7 @@ def test_stores_say_how_their_frames_came_about(stored: Stores) -> None:
     with h5py.File(stored("native").path, "r", locking=False) as file:
         said = file.attrs["resampling"]
         assert "responses from 8 Hz along straight lines" in said
-        assert "treadmill from 100 Hz through a Kaiser-windowed sinc (passes 12 Hz" in said
+        assert "treadmill from 100 Hz through a Kaiser-windowed sinc (passes 13.5 Hz" in said
         assert "masked in 0 of" in said
         assert "masked_trials" not in file.attrs
 
