@@ -26,9 +26,9 @@ try:
         from sensorium_models.networks.build import check_study
 
         check_study(STUDY)
-        for _unmade in STUDY.unmade_ensembles:
+        for _key in STUDY.left_out:
             logger.warning(
-                f"ensemble {_unmade} is not made: some of its systems are not among `systems`"
+                f"{_key} is left out: it names a system that is not among `systems`"
             )
 except ConfigurationError as error:
     raise WorkflowError(f"\n{error}") from None

@@ -84,12 +84,14 @@ def _problem_of_weights(ensemble: JointEnsemble) -> tuple[str, str] | None:
 
 
 def _problem_of_protocols(study: "Study", ensemble: JointEnsemble) -> tuple[str, str] | None:
-    protocols = study.settings.protocols
+    known, chosen = study.settings.protocol_definitions, study.settings.protocols
     for protocol in ensemble.protocols or []:
-        if protocol not in protocols:
-            return ".protocols", f"{protocol} is unknown; the study's are {', '.join(protocols)}"
+        if protocol not in known:
+            return ".protocols", f"{protocol} is unknown; protocols are {', '.join(known)}"
     if ensemble.weights == FITTED:
-        for protocol in ensemble.protocols or protocols:
+        for protocol in chosen:
+            if ensemble.protocols is not None and protocol not in ensemble.protocols:
+                continue
             if sentence := _problem_of_fit(study, ensemble.entries(), protocol):
                 return ".weights", sentence
     return None

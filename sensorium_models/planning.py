@@ -120,8 +120,10 @@ def disk(study: Study) -> dict[str, float]:
         place, animals = results / protocol, study.predicted_animals(protocol)
         tiers = study.protocol(protocol).tiers
         one = sum(_predicted_bytes(study, animal, tiers) for animal in animals)
-        uploaded = [tier for name in uploads_of(tiers) for tier in UPLOADS[name]]
-        upload = sum(_predicted_bytes(study, animal, uploaded) for animal in animals)
+        uploads = {
+            name: sum(_predicted_bytes(study, animal, UPLOADS[name]) for animal in animals)
+            for name in (uploads_of(tiers) if is_submitted(study, protocol) else [])
+        }
         by_video = sum(_moments_bytes(study, protocol, animal) for animal in animals)
         averaged = {system: len(study.members(system)) for system in settings.systems}
         for system in settings.systems:
@@ -133,8 +135,8 @@ def disk(study: Study) -> dict[str, float]:
         for name, count in averaged.items():
             crossed = sum(_crossed_bytes(study, protocol, animal, count) for animal in animals)
             ensembles += _size(place / "ensembles" / name) or one + by_video + crossed
-            if is_submitted(study, protocol):
-                submissions += _size(place / "submissions" / name) or upload
+            for upload, estimate in uploads.items():
+                submissions += _size(place / "submissions" / name / f"{upload}.zip") or estimate
     kept = {"predictions of members": predictions} if settings.keep_predictions else {}
     return {
         "archives": archives,

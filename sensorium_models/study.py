@@ -33,11 +33,11 @@ class Study:
         systems: Mapping[str, System],
         origin: Origin,
         raw_recordings: Mapping[str, Any],
-        unmade_ensembles: Sequence[str] = (),
+        left_out: Sequence[str] = (),
     ) -> None:
         self.settings = settings
-        # They average systems that are not among the study's.
-        self.unmade_ensembles = list(unmade_ensembles)
+        # Keys of the configuration about systems that are not among the study's.
+        self.left_out = list(left_out)
         # As read, each source of one kind; what follows from it may be read again without files.
         self.raw_recordings = raw_recordings
         self.systems = dict(systems)
@@ -234,36 +234,36 @@ def load_study(config: Mapping[str, Any], files: Sequence[Path] = ()) -> Study:
     contents = [(Path(file), read_yaml(Path(file))) for file in files]
     config = _with_sources_of_one_kind(config, [content for _, content in contents])
     origin = Origin(contents, config)
-    settings, unmade = _of_chosen_systems(validated(Settings, config, origin))
+    settings, left_out = _of_chosen_systems(validated(Settings, config, origin))
     folders, members = settings.systems_folders, settings.members
     systems = {
         name: load_system(name, folders=folders, members=members, origin=origin)
         for name in settings.systems
     }
-    study = Study(settings, systems, origin, config["recordings"], unmade)
+    study = Study(settings, systems, origin, config["recordings"], left_out)
     check_consistency(study)
     return study
 
 
 def _of_chosen_systems(settings: Settings) -> tuple[Settings, list[str]]:
     """Without what concerns systems that exist but are not among the study's, as where only some
-    are asked for on the command line; and the names of the ensembles that fall away with them.
+    are asked for on the command line; and the keys of what falls away.
     """
 
     def chosen(system: str) -> bool:
         return system in settings.systems or not has_system_file(system, settings.systems_folders)
 
-    ensembles = {
-        name: ensemble
-        for name, ensemble in settings.ensembles.items()
-        if all(chosen(system) for system, _ in ensemble.entries())
+    kept: dict[str, dict[str, Any]] = {
+        "ensembles": {
+            name: ensemble
+            for name, ensemble in settings.ensembles.items()
+            if all(chosen(system) for system, _ in ensemble.entries())
+        }
     }
-    unmade = [name for name in settings.ensembles if name not in ensembles]
-    kept = {
-        key: {name: value for name, value in getattr(settings, key).items() if chosen(name)}
-        for key in ("members", "published_weights")
-    }
-    return settings.model_copy(update={"ensembles": ensembles, **kept}), unmade
+    for key in ("members", "published_weights"):
+        kept[key] = {name: value for name, value in getattr(settings, key).items() if chosen(name)}
+    left_out = [f"{k}.{name}" for k in kept for name in getattr(settings, k) if name not in kept[k]]
+    return settings.model_copy(update=kept), left_out
 
 
 def _with_sources_of_one_kind(

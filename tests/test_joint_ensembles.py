@@ -114,11 +114,22 @@ def test_ensembles_of_systems_that_were_not_chosen_are_not_made() -> None:
     others = {"members": {"viv1t": {"seed": [1]}}, "published_weights": {"viv1t": {"path": "a.pt"}}}
     changes = {"ensembles": ensembles, "systems": ["gru_baseline"], **others}
     study = read_study(CONFIG, overrides=changes)
-    assert study.unmade_ensembles == ["joint"]
+    assert study.left_out == ["ensembles.joint", "members.viv1t", "published_weights.viv1t"]
     assert study.joint_ensembles("open") == {}
     assert study.settings.members == study.settings.published_weights == {}
     with pytest.raises(ConfigurationError, match="nobody is unknown"):
         read_study(CONFIG, overrides={"ensembles": {"joint": {"members": ["nobody"]}}})
+
+
+def test_ensembles_of_protocols_that_were_not_chosen_are_not_made() -> None:
+    fitted = {"members": ["factorized_baseline", "gru_baseline"], "weights": "fitted"}
+    changes = {"ensembles": {"joint": {**fitted, "protocols": ["competition"]}}}
+    study = read_study(CONFIG, overrides={**changes, "protocols": ["open"]})
+    assert study.joint_ensembles("open") == {}
+    assert list(read_study(CONFIG, overrides=changes).joint_ensembles("competition")) == ["joint"]
+    changes["ensembles"]["joint"]["protocols"] = ["closed"]
+    with pytest.raises(ConfigurationError, match=r"closed is unknown; .* competition"):
+        read_study(CONFIG, overrides=changes)
 
 
 def test_a_name_is_a_systems_or_an_ensembles() -> None:

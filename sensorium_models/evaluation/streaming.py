@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 
 BLOCK_BYTES = 2**20  # float64 working block; fits a core's cache, which is what makes it quick
-# Of the two tiles (deviations, and their sum over repeats) of `repeated_moments`: rows of 4 kB are
+# Of the two tiles (deviations, and their sum over repeats) of `repeated_moments`: rows of 8 kB are
 # long enough for loops over them; together they take a megabyte of cache. Measured, not derived.
 TILE_BYTES, TILE_NEURONS = 2**19, 1024
 

@@ -56,7 +56,7 @@ STIMULUS_LABELS = {
     "gabor": "drifting Gabor",
     "images": "natural images",
 }
-# For systems of the user's own: from Paul Tol's "muted" scheme, as is the control's colour above.
+# For systems of the user's own: most from Paul Tol's "muted" scheme, as is the control's above.
 FURTHER_COLOURS = (
     *("#332288", "#117733", "#999933", "#661100", "#AA4499"),
     *("#44AA99", "#CC6677", "#88CCEE", "#DDCC77", "#888888"),

@@ -47,12 +47,12 @@ def draw(
     if not loaded:
         raise ValueError("Training curves need the history of at least one member; none was given.")
     order = [*titles, *(system for system in loaded if system not in titles)]
+    loaded = dict(sorted(loaded.items(), key=lambda item: order.index(item[0])))
     colours = style.colours(order)
     with style.look():
         figure = style.new_figure(height=0.35 + 1.25 * len(loaded))
         grid = figure.subplots(len(loaded), len(_PANELS), squeeze=False, sharex="row")
-        shown = sorted(loaded.items(), key=lambda item: order.index(item[0]))
-        for row, (system, members) in zip(grid, shown, strict=True):
+        for row, (system, members) in zip(grid, loaded.items(), strict=True):
             for axes, (column, label) in zip(row, _PANELS, strict=True):
                 _panel(axes, members, column, colours[system])
                 axes.set_ylabel(label)

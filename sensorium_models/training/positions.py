@@ -141,8 +141,6 @@ def feature_layout(
     shape = (2, in_channels, int(anycore.history_frames) + 1, *frame_shape)
     video = torch.randn(shape, generator=generator).requires_grad_()
     was_training = core.training
-    core.eval()  # until the last gradient: what is computed again for one must be the same
-    features = core(video)[0, :, -1]  # (C', H', W')
 
     def field(axis: int, index: int) -> tuple[int, int]:
         """First and last pixel along `axis` on which feature `index` of the middle line depends."""
@@ -153,10 +151,15 @@ def feature_layout(
         seen = gradient[0].abs().sum(dim=(0, 1, 3 - axis)).nonzero().flatten().tolist()
         return (seen[0], seen[-1]) if seen else (0, frame_shape[axis] - 1)
 
-    (top, down), (left, right) = (
-        _line_layout(map_shape[axis], frame_shape[axis], partial(field, axis)) for axis in (0, 1)
-    )
-    core.train(was_training)
+    core.eval()  # until the last gradient: what is computed again for one must be the same
+    try:
+        features = core(video)[0, :, -1]  # (C', H', W')
+        (top, down), (left, right) = (
+            _line_layout(map_shape[axis], frame_shape[axis], partial(field, axis))
+            for axis in (0, 1)
+        )
+    finally:
+        core.train(was_training)
     return FeatureLayout(map_shape=map_shape, offset=(top, left), stride=(down, right))
 
 

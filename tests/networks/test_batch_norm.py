@@ -45,6 +45,24 @@ def test_values_gradients_and_statistics(monkeypatch, clips, repeats, training, 
         torch.testing.assert_close(ours.state_dict()[name], values)
 
 
+def test_low_precision_comes_in_and_sums_are_made_in_full():
+    torch.manual_seed(0)
+    x = torch.randn(500, 3).bfloat16()
+    weights = torch.randn(500, 3)
+    found = []
+    for low in (True, False):
+        norm = nn.BatchNorm1d(3)
+        given = x.clone() if low else x.float()
+        given.requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            y = batch_normalised(given, norm, silu=True)
+        gradients = torch.autograd.grad(y, (given, norm.weight, norm.bias), weights.to(y.dtype))
+        found.append([y, *gradients])
+    for one, other in zip(*found, strict=True):
+        # 8 bits of what comes out; nothing is lost on the way.
+        torch.testing.assert_close(one.float(), other, rtol=2**-8, atol=2**-8)
+
+
 def test_sums_over_many_pixels_stay_exact():
     torch.manual_seed(0)
     x = 10 + torch.randn(300_000, 2)

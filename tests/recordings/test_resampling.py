@@ -139,7 +139,7 @@ def test_steps_ring_no_more_than_the_filter_states() -> None:
     assert (np.diff(found) >= 0).all()
 
 
-def test_half_widths_are_those_of_the_documentation() -> None:
+def test_filters_are_as_long_as_kaisers_formula_says() -> None:
     assert filter_for(100.0, 30.0, "linear") == filter_for(60.0, 30.0, "band_limited")
     assert filter_for(8.0, 30.0, "linear") is None
     assert filter_for(100.0, 30.0, "linear").half_width_seconds == pytest.approx(0.976, abs=1e-3)

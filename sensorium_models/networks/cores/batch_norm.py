@@ -24,7 +24,7 @@ def batch_normalised(x: Tensor, norm: BatchNorm, *, silu: bool = False) -> Tenso
     """`norm` of x (..., R C), channels last; with R > 1 repeats of a channel share its statistics.
 
     In training the statistics are those of the batch, and the running ones follow. With `silu` the
-    activation follows; on a CPU what lies between the two is not kept but computed again backwards.
+    activation follows; a training on a CPU keeps nothing between the two, but computes it again.
     """
     if not norm.training:
         scale, offset = affine(norm)
