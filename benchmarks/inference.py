@@ -11,6 +11,7 @@ both, their ratios, and the largest deviation of the rates relative to the large
 """
 
 import argparse
+import importlib
 import json
 import tempfile
 import time
@@ -19,6 +20,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from batches import PLAIN
 from memory import peak_on
 from sides import ALLOCATORS, measured
 
@@ -134,28 +136,16 @@ def predict(
 
 
 def _plain(name: str, encoder: Any, clip: Any, system: Any, wanted: slice) -> Any:
+    side: Any = importlib.import_module(PLAIN[name])
     if name == "dwiseneuro":
-        import plain_dwiseneuro
-
         inputs = encoder.inputs["A"](clip)[0]
         recipe = system.recipe
-        return plain_dwiseneuro.trial(
-            encoder, inputs, window_frames=recipe.clip_frames, step=recipe.frame_step
-        )
-    if name in ("viv1t", "viv1t_2025"):
-        import plain_viv1t
-
-        history = encoder.history_frames
-        return plain_viv1t.rates(encoder, clip)[0, wanted.start - history : wanted.stop - history]
-    if name in ("factorized_baseline", "gru_baseline"):
-        import plain_baselines
-
-        rates = plain_baselines.rates(encoder, clip)[0]
-        history = clip.frame.shape[1] - len(rates)
-        return rates[wanted.start - history : wanted.stop - history]
-    import plain_dynamic_v1fm
-
-    return plain_dynamic_v1fm.trial(encoder, clip, wanted=wanted)
+        return side.trial(encoder, inputs, window_frames=recipe.clip_frames, step=recipe.frame_step)
+    if name == "dynamic_v1fm":
+        return side.trial(encoder, clip, wanted=wanted)
+    rates = side.rates(encoder, clip)[0]
+    history = clip.frame.shape[1] - len(rates)
+    return rates[wanted.start - history : wanted.stop - history]
 
 
 def main() -> None:

@@ -26,7 +26,6 @@ def uploads_of_protocol(wildcards):
     ]
 
 
-# A server that scores exists for animals whose test responses are withheld.
 SUBMITTED = [protocol for protocol in PROTOCOLS if is_submitted(STUDY, protocol)]
 
 

@@ -22,7 +22,11 @@ from sensorium_models.evaluation.moments import (
     GroupMoments,
     Moments,
 )
-from sensorium_models.evaluation.moments_file import numbers_per_neuron, write_moments
+from sensorium_models.evaluation.moments_file import (
+    crossed_bytes,
+    numbers_per_neuron,
+    write_moments,
+)
 from sensorium_models.evaluation.responses import RecordedResponses, ScoringPlan, scoring_plan
 from sensorium_models.evaluation.scores import add_in_units, matching
 from sensorium_models.evaluation.streaming import JointMoments, RepeatAverage
@@ -131,9 +135,8 @@ def build_ensemble(
 def _moments_bytes(plan: ScoringPlan, neurons: int, *, members: int, units: int) -> int:
     """Size of an animal's cross-moments and of the moments of the mean by video, in all units."""
     videos = sum(len(by_video) for by_video in plan.scored.values())
-    crossed = len(_groups_of(plan)) * numbers_per_neuron(members + 1)
-    of_mean = units * videos * numbers_per_neuron(len(SIGNALS))
-    return 8 * neurons * (crossed + of_mean)
+    crossed = crossed_bytes(neurons=neurons, groups=len(_groups_of(plan)), members=members)
+    return crossed + 8 * neurons * units * videos * numbers_per_neuron(len(SIGNALS))
 
 
 def _groups_of(plan: ScoringPlan) -> list[Group]:

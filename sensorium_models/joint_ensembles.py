@@ -37,6 +37,10 @@ class JointEnsemble(Section):
         parts = [entry.partition("/") for entry in self.members]
         return [(system, member or None) for system, _, member in parts]
 
+    def is_made_under(self, protocol: str) -> bool:
+        """Whether it is an ensemble of that protocol."""
+        return self.protocols is None or protocol in self.protocols
+
     def given_weights(self) -> list[float] | None:
         """One per entry, in their order, summing to one; None where they are to be fitted."""
         if self.weights == FITTED:
@@ -84,14 +88,12 @@ def _problem_of_weights(ensemble: JointEnsemble) -> tuple[str, str] | None:
 
 
 def _problem_of_protocols(study: "Study", ensemble: JointEnsemble) -> tuple[str, str] | None:
-    known, chosen = study.settings.protocol_definitions, study.settings.protocols
+    known = study.settings.protocol_definitions
     for protocol in ensemble.protocols or []:
         if protocol not in known:
             return ".protocols", f"{protocol} is unknown; protocols are {', '.join(known)}"
     if ensemble.weights == FITTED:
-        for protocol in chosen:
-            if ensemble.protocols is not None and protocol not in ensemble.protocols:
-                continue
+        for protocol in filter(ensemble.is_made_under, study.settings.protocols):
             if sentence := _problem_of_fit(study, ensemble.entries(), protocol):
                 return ".weights", sentence
     return None

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sensorium_models.evaluation.moments_file import largest_bytes, numbers_per_neuron
+from sensorium_models.evaluation.moments_file import crossed_bytes, largest_bytes
 from sensorium_models.finished import is_whole, member_folder, read_record
 from sensorium_models.finished_recordings import store_path
 from sensorium_models.reporting.published import published
@@ -250,7 +250,7 @@ def _moments_bytes(study: Study, protocol: str, animal: str) -> int:
 def _crossed_bytes(study: Study, protocol: str, animal: str, members: int) -> int:
     """Of all pairs of members, by tier and stimulus type."""
     types = sum(_TYPES.get(tier, 1) for tier in study.protocol(protocol).tiers)
-    return 8 * types * numbers_per_neuron(members + 1) * study.recording(animal).neurons
+    return crossed_bytes(neurons=study.recording(animal).neurons, groups=types, members=members)
 
 
 def _videos(study: Study, animal: str, tier: str) -> int:

@@ -20,7 +20,7 @@ from sensorium_models.configuration import (
 from sensorium_models.consistency import check_consistency
 from sensorium_models.joint_ensembles import JointEnsemble
 from sensorium_models.settings import Protocol, Recording, Settings
-from sensorium_models.systems import System, find_system_file, has_system_file, load_system
+from sensorium_models.systems import System, find_system_file, load_system, system_file
 from sensorium_models.training_sets import AnimalGroup, Selection, TrainingSet, TrainingSetName
 
 
@@ -106,7 +106,7 @@ class Study:
         return {
             name: ensemble
             for name, ensemble in self.settings.ensembles.items()
-            if ensemble.protocols is None or protocol in ensemble.protocols
+            if ensemble.is_made_under(protocol)
         }
 
     def averaged_members(self, name: str) -> dict[str, list[str]]:
@@ -251,7 +251,7 @@ def _of_chosen_systems(settings: Settings) -> tuple[Settings, list[str]]:
     """
 
     def chosen(system: str) -> bool:
-        return system in settings.systems or not has_system_file(system, settings.systems_folders)
+        return system in settings.systems or not system_file(system, settings.systems_folders)
 
     kept: dict[str, dict[str, Any]] = {
         "ensembles": {

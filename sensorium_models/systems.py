@@ -271,20 +271,20 @@ def find_system_file(
     Raises:
         ConfigurationError: there is none; the message blames `key`, which named it, in `origin`.
     """
-    places = [*folders, SYSTEMS_FOLDER]
     for folder in folders:
         if not folder.is_dir():
             raise origin.error("systems_folders", f"{folder} is no folder")
-    for folder in places:
-        if (folder / f"{name}.yaml").is_file():
-            return folder / f"{name}.yaml"
+    if file := system_file(name, folders):
+        return file
+    places = (*folders, SYSTEMS_FOLDER)
     known = sorted({file.stem for folder in places for file in folder.glob("*.yaml")})
     raise origin.error(key, f"there is no system {name}; systems are {', '.join(known)}")
 
 
-def has_system_file(name: str, folders: Sequence[Path]) -> bool:
-    """Whether `find_system_file` would find it."""
-    return any((folder / f"{name}.yaml").is_file() for folder in (*folders, SYSTEMS_FOLDER))
+def system_file(name: str, folders: Sequence[Path]) -> Path | None:
+    """The first `<name>.yaml` in the study's own folders, then among the built-in systems."""
+    files = (folder / f"{name}.yaml" for folder in (*folders, SYSTEMS_FOLDER))
+    return next((file for file in files if file.is_file()), None)
 
 
 def _resolve_system(

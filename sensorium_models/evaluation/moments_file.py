@@ -51,6 +51,11 @@ def numbers_per_neuron(signals: int) -> int:
     return 2 * (signals + signals * (signals + 1) // 2)  # means and products
 
 
+def crossed_bytes(*, neurons: int, groups: int, members: int) -> int:
+    """What the joint moments of all members and the response take in a file, by group."""
+    return 8 * neurons * groups * numbers_per_neuron(members + 1)
+
+
 def largest_bytes(*, neurons: int, videos: int, units: int) -> int:
     """Upper bound of what the moments of one animal take in a file, all videos finished."""
     numbers = numbers_per_neuron(len(SIGNALS))

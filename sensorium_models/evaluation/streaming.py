@@ -154,14 +154,12 @@ def repeated_moments(
                 added += part
             of_span = np.einsum("stn->sn", added)
             sums += of_span
-            if stop <= average.count and len(repeats) > 1:
+            if stop <= average.count:
                 average_sums += of_span / len(repeats)
                 added /= len(repeats)
                 _add_products(average_squares, added, pairs)
         _settle(single, columns, np.stack(near), sums, squares)
         _settle(average, columns, np.stack(near), average_sums, average_squares)
-    if len(repeats) == 1:
-        average = JointMoments(single.count, single.mean.copy(), single.products.copy())
     return single, average
 
 

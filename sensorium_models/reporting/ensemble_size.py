@@ -50,7 +50,7 @@ def draw(
     curves = {s: curve if "axis" in curve else curve.assign(axis="") for s, curve in curves.items()}
     lines = [(system, axis) for system, curve in curves.items() for axis in curve["axis"].unique()]
     dashes = _dashes(lines)
-    colours = style.colours([*titles, *(name for name in curves if name not in titles)])
+    colours = style.colours([*titles, *curves])
     with style.look():
         figure = style.new_figure(height=0.45 + 1.55 * len(tiers))
         grid = figure.subplots(len(tiers), len(METRICS), squeeze=False, sharex=True)

@@ -72,7 +72,7 @@ def draw(
     if served is not None and served.empty:
         served = None
     systems = ranked_systems(board if served is None else pd.concat([served, board]), tiers)
-    colours = style.colours([*titles, *(name for name in systems if name not in titles)])
+    colours = style.colours([*titles, *systems])
     achievable = {key: best for key, best in (achievable or {}).items() if key[0] in tiers}
     references = _references(systems, tiers, published_as or {})
     with style.look():

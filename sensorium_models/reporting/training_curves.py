@@ -46,7 +46,7 @@ def draw(
     }
     if not loaded:
         raise ValueError("Training curves need the history of at least one member; none was given.")
-    order = [*titles, *(system for system in loaded if system not in titles)]
+    order = [*titles, *loaded]
     loaded = dict(sorted(loaded.items(), key=lambda item: order.index(item[0])))
     colours = style.colours(order)
     with style.look():

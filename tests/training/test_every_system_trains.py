@@ -14,21 +14,13 @@ from safetensors.torch import load_file
 
 from sensorium_models.configuration import Origin, merged
 from sensorium_models.systems import SYSTEMS_FOLDER, System, load_system
+from tests import tiny
 
 pytestmark = pytest.mark.slow
 
 SYSTEMS = sorted(file.stem for file in SYSTEMS_FOLDER.glob("*.yaml"))
 
 # Widths, frames and rates; everything else, as the kind of schedule, is that of the file.
-_TINY_ATTENTION = {
-    "channels": 8,
-    "patch_pixels": 5,
-    "heads": 2,
-    "head_channels": 4,
-    "feedforward_channels": 6,
-    "spatial_blocks": 1,
-    "temporal_blocks": 1,
-}
 _FAST_TRANSFORMER = {"learning_rate": 0.015, "parts": {"core": {"learning_rate": 0.02}}}
 TINY: dict[str, dict[str, Any]] = {
     "factorized_baseline": {
@@ -95,11 +87,11 @@ TINY: dict[str, dict[str, Any]] = {
         },
     },
     "viv1t": {
-        "core_settings": {**_TINY_ATTENTION, "patch_frames": 3},
+        "core_settings": {**tiny.ATTENTION, "patch_frames": 3},
         "recipe": {"loss": {"correlation_weight": 10.0}, "optimizer": _FAST_TRANSFORMER},
     },
     "viv1t_2025": {
-        "core_settings": {**_TINY_ATTENTION, "patch_frames": 3, "registers": 2},
+        "core_settings": {**tiny.ATTENTION, "patch_frames": 3, "registers": 2},
         "recipe": {
             "clip_frames": 30,
             "optimizer": _FAST_TRANSFORMER,

@@ -22,20 +22,12 @@ from sensorium_models.training.process import PREEMPTED, Preempted, forwarding, 
 from sensorium_models.training.processes import OwnShare, make_fabric
 from sensorium_models.training.sampling import make_feed
 from sensorium_models.training.steps import Gradients
+from tests import tiny
 
 LINEAR = {"readout_settings": {"history_frames": 2}}
 # With dropout and a core that all animals share.
 TRANSFORMER = {
-    "core_settings": {
-        "channels": 8,
-        "patch_frames": 3,
-        "patch_pixels": 5,
-        "heads": 2,
-        "head_channels": 4,
-        "feedforward_channels": 6,
-        "spatial_blocks": 1,
-        "temporal_blocks": 1,
-    },
+    "core_settings": {**tiny.ATTENTION, "patch_frames": 3},
     "recipe": {"precision": "float32"},
 }
 

@@ -87,10 +87,10 @@ class _Normalised(torch.autograd.Function):
         squares = sum((p - means).square_().sum(dim=0).double() for p in _pieces(rows))
         variance = _each(squares, repeats) / count
         rstd = torch.rsqrt(variance + eps)
-        scale = (weight * rstd).to(x.dtype).repeat(repeats)
+        scale, offset = (v.to(x.dtype).repeat(repeats) for v in (weight * rstd, bias))
         y = x.new_empty(x.shape)
         for piece, out in zip(_pieces(rows), _pieces(y.view(rows.shape)), strict=True):
-            torch.sub(piece, means, out=out).mul_(scale).add_(bias.repeat(repeats))
+            torch.sub(piece, means, out=out).mul_(scale).add_(offset)
             if silu:
                 functional.silu(out, inplace=True)
         ctx.save_for_backward(rows, weight, bias, mean, rstd)
@@ -114,11 +114,12 @@ class _Normalised(torch.autograd.Function):
         means, scale, offset = spread(mean), spread(weight * rstd), spread(bias)
         total, turned = rows.new_zeros(2, rows.shape[1], dtype=torch.float64)
         for dy, x, out in zip(_pieces(gradient), _pieces(rows), _pieces(dx), strict=True):
+            centred = x - means
             if ctx.silu:
-                y = (x - means).mul_(scale).add_(offset)
+                y = (centred * scale).add_(offset)
                 dy = torch.ops.aten.silu_backward.grad_input(dy, y, grad_input=out)
             total += dy.sum(dim=0)
-            turned += (x - means).mul_(dy).sum(dim=0)
+            turned += centred.mul_(dy).sum(dim=0)
         total, turned = _each(total, repeats), _each(turned, repeats) * rstd
         # w / std * (dy - mean(dy) - x' mean(dy x')), x' being the normalised x
         constant = spread(-weight * rstd * total / count)

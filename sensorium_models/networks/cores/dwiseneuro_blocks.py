@@ -173,8 +173,7 @@ class InvertedResidual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.training or torch.is_grad_enabled():
             return self.drop_path(self._main(x)) + self._shortcut(x)
-        shortcut = self._shortcut(x)
-        return self._main_in_pieces(x).add_(shortcut)
+        return self._main_in_pieces(x).add_(self._shortcut(x))
 
     def _main(self, x: Tensor) -> Tensor:
         x = batch_normalised(pointwise(x, self.expand), self.expand_norm, silu=True)
