@@ -172,8 +172,9 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training or torch.is_grad_enabled():
-            return self.drop_path(self._main(x)) + self._shortcut(x)
-        return self._main_in_pieces(x).add_(self._shortcut(x))
+            shortcut = batch_normalised(self._thinned(x), self.shortcut_norm)
+            return self.drop_path(self._main(x)) + shortcut
+        return self._in_pieces(x)
 
     def _main(self, x: Tensor) -> Tensor:
         x = batch_normalised(pointwise(x, self.expand), self.expand_norm, silu=True)
@@ -184,8 +185,8 @@ class InvertedResidual(nn.Module):
         x = x * self._gate(x.mean(dim=(1, 2, 3), keepdim=True))
         return batch_normalised(pointwise(x, self.project), self.project_norm)
 
-    def _main_in_pieces(self, x: Tensor) -> Tensor:
-        """`_main` in evaluation: batch norms folded away, some hidden channels after the other.
+    def _in_pieces(self, x: Tensor) -> Tensor:
+        """The block in evaluation: batch norms folded away, some hidden channels after the other.
 
         Up to the gate hidden channels do not see each other, and the gate of a clip is a factor of
         its projection's weights.
@@ -194,7 +195,7 @@ class InvertedResidual(nn.Module):
         spatial, spatial_bias = folded(self.spatial, self.spatial_norm)
         temporal, temporal_bias = folded(self.temporal, self.temporal_norm)
         project, project_bias = folded(self.project, self.project_norm)
-        hidden = []
+        hidden, means = [], []
         for piece in torch.arange(len(expand)).split(self._channels_at_once(x)):
             part = slice(int(piece[0]), int(piece[-1]) + 1)
             # A convolution, because PyTorch's linear map writes its bias first and then adds to it.
@@ -203,33 +204,34 @@ class InvertedResidual(nn.Module):
             h = functional.silu(h, inplace=True)
             h = temporally(h, temporal[part], temporal_bias[part])
             hidden.append(functional.silu(h, inplace=True))
-        means = [h.mean(dim=(1, 2, 3), keepdim=True) for h in hidden]
+            means.append(h.mean(dim=(1, 2, 3), keepdim=True))
         gate = self._gate(torch.cat(means, dim=-1)).flatten(1)  # (B, hidden)
-        weights = (project.flatten(1) * gate[:, None]).transpose(1, 2)  # (B, hidden, C')
-        shape = hidden[0].shape[:4]
-        weights = weights.to(hidden[0].dtype)
-        narrow = project_bias.to(weights.dtype).repeat(len(x), shape[1:].numel(), 1)
+        weights = (project.flatten(1) * gate[:, None]).transpose(1, 2).to(h.dtype)
+        scale, offset = affine(self.shortcut_norm)
+        y = torch.addcmul(offset + project_bias, self._thinned(x), scale).to(h.dtype)
+        pixels = y.flatten(1, 3)
         for h, weight in zip(hidden, weights.split([h.shape[-1] for h in hidden], 1), strict=True):
-            narrow.baddbmm_(h.flatten(1, 3), weight)
-        return narrow.unflatten(1, shape[1:])
+            pixels.baddbmm_(h.flatten(1, 3), weight)  # (B, T H W, hidden) by (B, hidden, C')
+        return y
 
     def _channels_at_once(self, x: Tensor) -> int:
         if x.device.type != "cpu":
             return self.expand.out_channels
-        rounds = self.hidden_at_once // (x.shape[:4].numel() * _CHANNELS_TOGETHER)
+        rounds = round(self.hidden_at_once / (x.shape[:4].numel() * _CHANNELS_TOGETHER))
         return max(1, rounds) * _CHANNELS_TOGETHER
 
     def _gate(self, mean: Tensor) -> Tensor:
         """Squeeze and excitation: a factor in (0, 1) for every hidden channel, (B, 1, 1, 1, C)."""
         return pointwise(functional.silu(pointwise(mean, self.squeeze)), self.excite).sigmoid()
 
-    def _shortcut(self, x: Tensor) -> Tensor:
+    def _thinned(self, x: Tensor) -> Tensor:
+        """The shortcut before its norm: as few pixels and as many channels as the result."""
         # Nearest neighbours, as published; for even sizes the rows and columns 0, 2, 4 ...
         if self.stride > 1:
             frames, height, width = x.shape[1:4]
             size = (frames, -(-height // self.stride), -(-width // self.stride))
             x = functional.interpolate(x.movedim(-1, 1), size=size, mode="nearest").movedim(1, -1)
-        return batch_normalised(tiled(x, self.project.out_channels, dim=-1), self.shortcut_norm)
+        return tiled(x, self.project.out_channels, dim=-1)
 
 
 class ShuffleLayer(nn.Module):
