@@ -5,14 +5,15 @@
 Ours is what a training does with a batch of the system's recipe (one animal), the other side a
 plain transcription of the model card. Both have the same weights, clips and noise (dropout is off),
 and run in processes of their own, one after the other, with the same threads and the same settings
-of the memory allocator. Printed for each: wall
-and CPU seconds of a batch, forward and backward (median of `--steps` after one that does not count;
-`--steps 0` takes that one), frames per second, peak memory, and the part of the rate at which this
-process multiplies matrices in the same run; what counts is the plain side's multiplications. Then
-the ratios, how far rates, loss and gradients of the first batch lie apart (norm of the difference
-relative to the norm), how long ours waited for clips read from a recording store in the background,
-and how long a member would take whose ten animals were all like this one, if no schedule ended it
-early, beside the paper's Table 2. With `--device cuda` both sides compute on a GPU.
+of the memory allocator. Printed for each: wall and CPU seconds of a batch, forward and backward
+(median of `--steps` after one that does not count; `--steps 0` takes that one), frames per second,
+peak memory, and the part of the rate at which this process multiplies matrices in the same run;
+what counts is the plain side's multiplications. Then the ratios, how far rates, loss and gradient
+of the first batch lie apart (norm of the difference relative to the norm: the gradient as one
+vector, then the tensors where it is worst), how long ours waited for clips read from a recording
+store in the background, and how long a member would take whose ten animals were all like this one,
+if no schedule ended it early, beside the paper's Table 2. With `--device cuda` both sides compute
+on a GPU.
 
 `--exact` runs the plain side once more, in float64 with the same noise, and prints how far each of
 the two float32 sides lies from it: where they disagree by more than rounding should allow, this
@@ -133,16 +134,18 @@ def matrix_rate(torch: Any, dtype: Any, device: Any) -> float:
 def apart(ours: Any, other: Any) -> dict[str, float]:
     """Norm of the difference relative to the other side's, by name, largest first.
 
-    Gradients that are small beside all of them together (a bias that batch norms take off again has
-    none but rounding) are measured against a thousandth of these.
+    `gradient` is all gradients as one vector. Parts of it that are small beside the whole (a bias
+    that batch norms take off again has none but rounding) are measured against a thousandth of it.
     """
     norms = {name: np.linalg.norm(other[name].astype(np.float64)) for name in other.files}
-    least = 1e-3 * np.sqrt(sum(v**2 for name, v in norms.items() if name != "rates"))
-    found = {}
-    for name, norm in norms.items():
-        missed = np.linalg.norm(ours[name].reshape(other[name].shape) - other[name])
-        found[name] = float(missed / max(norm, least))
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
+    missed = {n: np.linalg.norm(ours[n].reshape(other[n].shape) - other[n]) for n in norms}
+    whole, off = (
+        np.sqrt(sum(v**2 for name, v in values.items() if name != "rates"))
+        for values in (norms, missed)
+    )
+    found = {name: float(v / max(norms[name], 1e-3 * whole)) for name, v in missed.items()}
+    found = dict(sorted(found.items(), key=lambda item: -item[1]))
+    return {"gradient": float(off / whole), **found}
 
 
 def _listed(name: str, patterns: Any) -> bool:
@@ -200,8 +203,12 @@ def main() -> None:
 
 def _print_distance(folder: Path, side: str, other: str, losses: dict[str, float]) -> None:
     far = apart(np.load(folder / f"{side}.npz"), np.load(folder / f"{other}.npz"))
-    rates, loss = far.pop("rates"), abs(losses[side] / losses[other] - 1)
-    print(f"  {side} from {other}: loss {loss:.1e}, rates {rates:.1e}, gradients")
+    loss = abs(losses[side] / losses[other] - 1)
+    rates, gradient = far.pop("rates"), far.pop("gradient")
+    print(
+        f"  {side} from {other}: loss {loss:.1e}, rates {rates:.1e}, gradient {gradient:.1e}, "
+        "of which"
+    )
     for what, distance in list(far.items())[:3]:
         print(f"    {distance:.1e}  {what}")
 

@@ -46,12 +46,15 @@ def test_a_training_step_is_that_of_the_plain_transcription(system: str) -> None
     )
     for words in ("ratio of cpu", "ratio of megabytes", "waited for clips", "GFLOP/s"):
         assert words in done.stdout
-    loss, rates = (
-        float(done.stdout.split(f"{what} ")[1].split(",")[0]) for what in ("loss", "rates")
+    loss, rates, gradient = (
+        float(done.stdout.split(f" {what} ")[1].split(",")[0])
+        for what in ("loss", "rates", "gradient")
     )
-    gradient = float(done.stdout.split("gradients\n")[1].split()[0])
+    worst = float(done.stdout.split("of which\n")[1].split()[0])
     # Float32 sums in another order; gradients run through dozens of steps, some of them recurrent.
     assert max(loss, rates) < 1e-5
+    # DwiseNeuro has forty batch norms one after the other, of few numbers here.
+    assert gradient < (1e-4 if system == "dwiseneuro" else 1e-5)
     # Where a rate is nearly zero, elu + 1 leaves few digits of it, and the loss divides by it: an
     # untrained ViV1T has such rates, and one digit less of its gradient.
-    assert gradient < (1e-3 if system == "viv1t" else 1e-4)
+    assert worst < (1e-3 if system == "viv1t" else 1e-4)

@@ -16,8 +16,8 @@ from torch.nn import functional
 from sensorium_models.networks.cores.batch_norm import affine, batch_normalised
 
 # Where nothing is learned on a CPU, hidden channels are computed about this many numbers at a time
-# (8 MB): what stays in the cache is not written to memory and read back.
-_HIDDEN_AT_ONCE = 2_000_000
+# (16 MB): what stays in the cache is not written to memory and read back.
+_HIDDEN_AT_ONCE = 4_000_000
 _CHANNELS_TOGETHER = 64  # or multiples of it: whole vector registers, and enough for a product
 
 
