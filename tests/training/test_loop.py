@@ -17,6 +17,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from tensorboardX.proto.event_pb2 import Event
 
 from sensorium_models.networks.devices import repeatable
 from sensorium_models.networks.encoder import Encoder
@@ -48,6 +49,18 @@ class Killed(Exception):
 def history(folder: Path) -> list[dict[str, str]]:
     with (folder / "history.csv").open() as file:
         return [{key: row[key] for key in UNTIMED} for row in csv.DictReader(file)]
+
+
+def tensorboard_scalars(folder: Path) -> list[tuple[str, int, float]]:
+    """What TensorBoard would show of a folder: tag, step and value, as they were written."""
+    (path,) = folder.glob("events.out.tfevents.*")
+    content, found = path.read_bytes(), []
+    while content:  # length, its checksum, an event, its checksum
+        length = int.from_bytes(content[:8], "little")
+        event = Event.FromString(content[12 : 12 + length])
+        found += [(value.tag, event.step, value.simple_value) for value in event.summary.value]
+        content = content[16 + length :]
+    return found
 
 
 def run(folder: Path) -> dict[str, Any]:
@@ -147,6 +160,21 @@ def test_record_is_complete(laboratory: Any, finished: Path, shrunk: Any) -> Non
     log = (finished.parent / "log").read_text()
     assert log.count(" epoch ") == 4
     assert "frames/s" in log
+
+
+def test_tensorboard_shows_the_history_once(finished: Path) -> None:
+    shown = tensorboard_scalars(finished / "events")
+    assert len({(tag, epoch) for tag, epoch, _ in shown}) == len(shown)
+    with (finished / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    kept = {
+        (tag, int(row["epoch"])): float(value)
+        for row in rows
+        for tag, value in row.items()
+        if tag != "epoch" and value
+    }
+    # TensorBoard keeps single precision.
+    assert kept == pytest.approx({(t, e): v for t, e, v in shown}, rel=1e-6)
 
 
 def test_the_best_epoch_is_what_is_left(laboratory: Any, finished: Path, shrunk: Any) -> None:
