@@ -182,6 +182,22 @@ def test_both_ways_of_computing_agree(small, monkeypatch):
         np.testing.assert_allclose(core(inputs)[..., 0, 0], expected, rtol=1e-5, atol=1e-5)
 
 
+def test_how_an_input_lies_in_memory_does_not_matter():
+    block = dwiseneuro_blocks.InvertedResidual(
+        in_channels=3,
+        out_channels=3,  # neither widened nor thinned: the shortcut is the input itself
+        expansion=2,
+        squeeze_reduction=2,
+        spatial_kernel=3,
+        temporal_kernel=3,
+        stride=1,
+        drop_path=0,
+    ).eval()
+    x = torch.randn(2, 4, 3, 5, 6).movedim(2, -1)
+    with torch.no_grad():
+        torch.testing.assert_close(block(x), block(x.contiguous()))
+
+
 def test_training_uses_statistics_of_the_batch(small):
     core, _, _ = small
     b = core.blocks[1]

@@ -209,10 +209,10 @@ class InvertedResidual(nn.Module):
         weights = (project.flatten(1) * gate[:, None]).transpose(1, 2).to(h.dtype)
         scale, offset = affine(self.shortcut_norm)
         y = torch.addcmul(offset + project_bias, self._thinned(x), scale).to(h.dtype)
-        pixels = y.flatten(1, 3)
+        pixels = y.flatten(1, 3)  # a copy, where x does not lie in memory as it is read
         for h, weight in zip(hidden, weights.split([h.shape[-1] for h in hidden], 1), strict=True):
             pixels.baddbmm_(h.flatten(1, 3), weight)  # (B, T H W, hidden) by (B, hidden, C')
-        return y
+        return pixels.unflatten(1, y.shape[1:4])
 
     def _channels_at_once(self, x: Tensor) -> int:
         if x.device.type != "cpu":
