@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from sensorium_models.networks import build
-from sensorium_models.networks.cores import dwiseneuro_blocks
+from sensorium_models.networks.cores import dwiseneuro_blocks, dwiseneuro_evaluation
 from sensorium_models.networks.cores.dwiseneuro import DwiseNeuroCore
 from sensorium_models.networks.cores.dwiseneuro_blocks import DropPath, ShuffleLayer
 from sensorium_models.networks.readouts.grouped import GroupedReadout
@@ -175,9 +175,9 @@ def test_both_ways_of_computing_agree(small, monkeypatch):
     core, inputs, expected = small
     # With gradients, nothing is folded or cut into pieces.
     np.testing.assert_allclose(core(inputs).detach()[..., 0, 0], expected, rtol=1e-5, atol=1e-5)
-    monkeypatch.setattr(dwiseneuro_blocks, "_CHANNELS_TOGETHER", 5)
-    for b in core.blocks:
-        monkeypatch.setattr(b, "hidden_at_once", 1)  # uneven pieces of hidden channels
+    # Uneven pieces of hidden channels.
+    monkeypatch.setattr(dwiseneuro_evaluation, "_CHANNELS_TOGETHER", 5)
+    monkeypatch.setattr(dwiseneuro_evaluation, "_HIDDEN_AT_ONCE", 1)
     with torch.no_grad():
         np.testing.assert_allclose(core(inputs)[..., 0, 0], expected, rtol=1e-5, atol=1e-5)
 

@@ -7,7 +7,7 @@ output step sees the whole window, later frames included.
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +17,11 @@ from sensorium_models.networks.cores.batch_norm import batch_normalised, statist
 from sensorium_models.networks.cores.dwiseneuro_blocks import (
     InvertedResidual,
     ShuffleLayer,
-    folded,
     initialise,
     pointwise,
     with_positions,
 )
+from sensorium_models.networks.cores.dwiseneuro_evaluation import EvaluatedBlocks
 from sensorium_models.networks.encoder import Core
 
 
@@ -126,19 +126,27 @@ class DwiseNeuroCore(Core):
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        learns = self.training or torch.is_grad_enabled()
-        if not learns and x.device.type == "cpu" and len(x) > 1:  # what fits into the cache
-            return torch.cat([self(clip) for clip in x.split(1)])
-        x = x.permute(0, 2, 3, 4, 1)  # (B, T, H, W, C), see dwiseneuro_blocks
-        if learns:
-            x = batch_normalised(pointwise(x, self.stem), self.stem_norm)  # and no activation
+        if self.training or torch.is_grad_enabled():
+            x = self._learning(x)
         else:
-            weight, bias = folded(self.stem, self.stem_norm)
-            x = nn.functional.linear(x, weight.flatten(1), bias)
-        for block in self.blocks:
-            x = self._through(block, with_positions(x, in_place=not learns))
-        x = self.cortex(x.mean(dim=(2, 3)))  # (B, T, C)
+            frames, height, width = x.shape[2:]
+            blocks = EvaluatedBlocks(
+                self.stem,
+                self.stem_norm,
+                cast(Sequence[InvertedResidual], self.blocks),
+                shape=(frames, height, width),
+            )
+            x = blocks(x)
+        x = self.cortex(x)
         return x.transpose(1, 2)[..., None, None]
+
+    def _learning(self, x: Tensor) -> Tensor:
+        """Up to the mean over space, (B, T, C)."""
+        x = x.permute(0, 2, 3, 4, 1)  # (B, T, H, W, C), see dwiseneuro_blocks
+        x = batch_normalised(pointwise(x, self.stem), self.stem_norm)  # and no activation
+        for block in self.blocks:
+            x = self._through(block, with_positions(x))
+        return x.mean(dim=(2, 3))
 
     def _through(self, block: nn.Module, x: Tensor) -> Tensor:
         if not self.recompute_blocks or not torch.is_grad_enabled() or x.is_meta:

@@ -13,12 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sensorium_models.networks.cores.batch_norm import affine, batch_normalised
-
-# Where nothing is learned on a CPU, hidden channels are computed about this many numbers at a time
-# (16 MB): what stays in the cache is not written to memory and read back.
-_HIDDEN_AT_ONCE = 4_000_000
-_CHANNELS_TOGETHER = 64  # or multiples of it: whole vector registers, and enough for a product
+from sensorium_models.networks.cores.batch_norm import batch_normalised
 
 
 class DropPath(nn.Module):
@@ -38,6 +33,15 @@ class DropPath(nn.Module):
         return x * (mask / kept)
 
 
+def _channels_each(channels: int) -> int:
+    return 2 * math.ceil(channels / 6)
+
+
+def time_channels(channels: int) -> int:
+    """How many of the first channels encode time; the rest encode row and column."""
+    return min(_channels_each(channels), channels)
+
+
 @lru_cache(maxsize=32)
 @torch.inference_mode(False)  # also when it is first needed where nothing is learned
 def positional_encoding(channels: int, frames: int, height: int, width: int) -> Tensor:
@@ -47,7 +51,7 @@ def positional_encoding(channels: int, frames: int, height: int, width: int) -> 
     interleaved), of wavelengths up to 10000; what exceeds C channels is cut, so the last cosines of
     the column are missing. Card, section 2.2.
     """
-    each = 2 * math.ceil(channels / 6)
+    each = _channels_each(channels)
     rates = 1.0 / 10000 ** (torch.arange(0, each, 2, dtype=torch.float32) / each)
     encoding = torch.zeros(frames, height, width, 3 * each)
     for axis, length in enumerate((frames, height, width)):
@@ -61,16 +65,15 @@ def positional_encoding(channels: int, frames: int, height: int, width: int) -> 
 
 @lru_cache(maxsize=32)
 @torch.inference_mode(False)
-def _encoding_there(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+def encoding_there(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
     """The encoding of (T, H, W, C) on its device: copying in every block keeps a GPU waiting."""
     frames, height, width, channels = shape
     return positional_encoding(channels, frames, height, width).to(device, dtype)
 
 
-def with_positions(x: Tensor, *, in_place: bool = False) -> Tensor:
+def with_positions(x: Tensor) -> Tensor:
     """x (B, T, H, W, C) plus the encoding of its own resolution."""
-    encoding = _encoding_there(tuple(x.shape[1:]), x.device, x.dtype)
-    return x.add_(encoding) if in_place else x + encoding
+    return x + encoding_there(tuple(x.shape[1:]), x.device, x.dtype)
 
 
 def tiled(x: Tensor, channels: int, *, dim: int) -> Tensor:
@@ -78,6 +81,20 @@ def tiled(x: Tensor, channels: int, *, dim: int) -> Tensor:
     repeats = [1] * x.ndim
     repeats[dim] = -(-channels // x.shape[dim])
     return x.repeat(repeats).narrow(dim, 0, channels) if repeats[dim] > 1 else x
+
+
+def thinned(x: Tensor, stride: int) -> Tensor:
+    """x (B, T, H, W, C) with ceil(H / stride) rows and ceil(W / stride) columns.
+
+    Nearest neighbours, as published: where `stride` divides a size, every `stride`-th from 0 on.
+    """
+    if stride == 1:
+        return x
+    frames, height, width = x.shape[1:4]
+    if height % stride == width % stride == 0:
+        return x[:, :, ::stride, ::stride]
+    size = (frames, -(-height // stride), -(-width // stride))
+    return functional.interpolate(x.movedim(-1, 1), size=size, mode="nearest").movedim(1, -1)
 
 
 def pointwise(x: Tensor, convolution: nn.Conv3d) -> Tensor:
@@ -93,12 +110,6 @@ def in_groups(x: Tensor, convolution: nn.Conv1d) -> Tensor:
         x.chunk(groups, dim=-1), convolution.weight[..., 0].chunk(groups), biases, strict=True
     )
     return torch.cat([functional.linear(part, weight, bias) for part, weight, bias in parts], -1)
-
-
-def folded(convolution: nn.Conv3d, norm: nn.BatchNorm3d) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a convolution without bias and the batch norm after it, in evaluation."""
-    scale, offset = affine(norm)
-    return convolution.weight * scale.reshape(-1, 1, 1, 1, 1), offset
 
 
 def spatially(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1) -> Tensor:
@@ -168,13 +179,10 @@ class InvertedResidual(nn.Module):
         self.drop_path = DropPath(drop_path)
         self.shortcut_norm = nn.BatchNorm3d(out_channels)
         self.stride = stride
-        self.hidden_at_once = _HIDDEN_AT_ONCE
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training or torch.is_grad_enabled():
-            shortcut = batch_normalised(self._thinned(x), self.shortcut_norm)
-            return self.drop_path(self._main(x)) + shortcut
-        return self._in_pieces(x)
+        shortcut = tiled(thinned(x, self.stride), self.project.out_channels, dim=-1)
+        return self.drop_path(self._main(x)) + batch_normalised(shortcut, self.shortcut_norm)
 
     def _main(self, x: Tensor) -> Tensor:
         x = batch_normalised(pointwise(x, self.expand), self.expand_norm, silu=True)
@@ -182,56 +190,12 @@ class InvertedResidual(nn.Module):
         x = batch_normalised(x, self.spatial_norm, silu=True)
         x = temporally(x, self.temporal.weight, None)
         x = batch_normalised(x, self.temporal_norm, silu=True)
-        x = x * self._gate(x.mean(dim=(1, 2, 3), keepdim=True))
+        x = x * self.gate(x.mean(dim=(1, 2, 3), keepdim=True))
         return batch_normalised(pointwise(x, self.project), self.project_norm)
 
-    def _in_pieces(self, x: Tensor) -> Tensor:
-        """The block in evaluation: batch norms folded away, some hidden channels after the other.
-
-        Up to the gate hidden channels do not see each other, and the gate of a clip is a factor of
-        its projection's weights.
-        """
-        expand, expand_bias = folded(self.expand, self.expand_norm)
-        spatial, spatial_bias = folded(self.spatial, self.spatial_norm)
-        temporal, temporal_bias = folded(self.temporal, self.temporal_norm)
-        project, project_bias = folded(self.project, self.project_norm)
-        hidden, means = [], []
-        for piece in torch.arange(len(expand)).split(self._channels_at_once(x)):
-            part = slice(int(piece[0]), int(piece[-1]) + 1)
-            # A convolution, because PyTorch's linear map writes its bias first and then adds to it.
-            h = functional.silu(spatially(x, expand[part], expand_bias[part]), inplace=True)
-            h = spatially(h, spatial[part], spatial_bias[part], self.stride)
-            h = functional.silu(h, inplace=True)
-            h = temporally(h, temporal[part], temporal_bias[part])
-            hidden.append(functional.silu(h, inplace=True))
-            means.append(h.mean(dim=(1, 2, 3), keepdim=True))
-        gate = self._gate(torch.cat(means, dim=-1)).flatten(1)  # (B, hidden)
-        weights = (project.flatten(1) * gate[:, None]).transpose(1, 2).to(h.dtype)
-        scale, offset = affine(self.shortcut_norm)
-        y = torch.addcmul(offset + project_bias, self._thinned(x), scale).to(h.dtype)
-        pixels = y.flatten(1, 3)  # a copy, where x does not lie in memory as it is read
-        for h, weight in zip(hidden, weights.split([h.shape[-1] for h in hidden], 1), strict=True):
-            pixels.baddbmm_(h.flatten(1, 3), weight)  # (B, T H W, hidden) by (B, hidden, C')
-        return pixels.unflatten(1, y.shape[1:4])
-
-    def _channels_at_once(self, x: Tensor) -> int:
-        if x.device.type != "cpu":
-            return self.expand.out_channels
-        rounds = round(self.hidden_at_once / (x.shape[:4].numel() * _CHANNELS_TOGETHER))
-        return max(1, rounds) * _CHANNELS_TOGETHER
-
-    def _gate(self, mean: Tensor) -> Tensor:
+    def gate(self, mean: Tensor) -> Tensor:
         """Squeeze and excitation: a factor in (0, 1) for every hidden channel, (B, 1, 1, 1, C)."""
         return pointwise(functional.silu(pointwise(mean, self.squeeze)), self.excite).sigmoid()
-
-    def _thinned(self, x: Tensor) -> Tensor:
-        """The shortcut before its norm: as few pixels and as many channels as the result."""
-        # Nearest neighbours, as published; for even sizes the rows and columns 0, 2, 4 ...
-        if self.stride > 1:
-            frames, height, width = x.shape[1:4]
-            size = (frames, -(-height // self.stride), -(-width // self.stride))
-            x = functional.interpolate(x.movedim(-1, 1), size=size, mode="nearest").movedim(1, -1)
-        return tiled(x, self.project.out_channels, dim=-1)
 
 
 class ShuffleLayer(nn.Module):
