@@ -9,6 +9,7 @@ from torch import nn
 
 from sensorium_models.networks import build
 from sensorium_models.networks.cores import dwiseneuro_blocks, dwiseneuro_evaluation
+from sensorium_models.networks.cores.batch_norm import batch_normalised
 from sensorium_models.networks.cores.dwiseneuro import DwiseNeuroCore
 from sensorium_models.networks.cores.dwiseneuro_blocks import DropPath, ShuffleLayer
 from sensorium_models.networks.readouts.grouped import GroupedReadout
@@ -171,9 +172,9 @@ def test_features_are_those_of_the_card(small):
     np.testing.assert_allclose(features[..., 0, 0], expected, rtol=1e-5, atol=1e-5)
 
 
-def test_both_ways_of_computing_agree(small, monkeypatch):
+def test_all_ways_of_computing_agree(small, monkeypatch):
     core, inputs, expected = small
-    # With gradients, nothing is folded or cut into pieces.
+    # With gradients, nothing is folded, joined or cut into pieces.
     np.testing.assert_allclose(core(inputs).detach()[..., 0, 0], expected, rtol=1e-5, atol=1e-5)
     # Uneven pieces of hidden channels.
     monkeypatch.setattr(dwiseneuro_evaluation, "_CHANNELS_TOGETHER", 5)
@@ -182,20 +183,25 @@ def test_both_ways_of_computing_agree(small, monkeypatch):
         np.testing.assert_allclose(core(inputs)[..., 0, 0], expected, rtol=1e-5, atol=1e-5)
 
 
-def test_how_an_input_lies_in_memory_does_not_matter():
-    block = dwiseneuro_blocks.InvertedResidual(
-        in_channels=3,
-        out_channels=3,  # neither widened nor thinned: the shortcut is the input itself
-        expansion=2,
-        squeeze_reduction=2,
-        spatial_kernel=3,
-        temporal_kernel=3,
-        stride=1,
-        drop_path=0,
-    ).eval()
-    x = torch.randn(2, 4, 3, 5, 6).movedim(2, -1)
-    with torch.no_grad():
-        torch.testing.assert_close(block(x), block(x.contiguous()))
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_order_of_maps_in_memory_changes_nothing(small, count):
+    core, inputs, _ = small
+    x = inputs.permute(0, 2, 3, 4, 1)
+    x = dwiseneuro_blocks.pointwise(x, core.stem)
+    x = batch_normalised(x, core.stem_norm)
+    for b in core.blocks[:count]:
+        x = b(dwiseneuro_blocks.with_positions(x))
+    for rows_first in (False, True):  # as on a GPU, as on a CPU
+        evaluated = dwiseneuro_evaluation.EvaluatedBlocks(
+            core.stem,
+            core.stem_norm,
+            core.blocks[:count],
+            shape=tuple(inputs.shape[2:]),
+            rows_first=rows_first,
+        )
+        for seen in (inputs, inputs.movedim(1, -1).contiguous().movedim(-1, 1)):
+            with torch.no_grad():
+                torch.testing.assert_close(evaluated(seen), x.mean(dim=(2, 3)).detach())
 
 
 def test_training_uses_statistics_of_the_batch(small):

@@ -135,6 +135,7 @@ class DwiseNeuroCore(Core):
                 self.stem_norm,
                 cast(Sequence[InvertedResidual], self.blocks),
                 shape=(frames, height, width),
+                rows_first=x.device.type == "cpu",
             )
             x = blocks(x)
         x = self.cortex(x)
