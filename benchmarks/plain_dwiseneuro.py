@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sensorium_models.networks.cores.dwiseneuro_blocks import positional_encoding, tiled
+from sensorium_models.networks.cores.dwiseneuro_blocks import encoding_there, tiled
 
 
 def features(core: Any, x: Tensor) -> Tensor:
     """Features (B, C', T) of windows (B, C, T, H, W), without drop path."""
     x = core.stem_norm(core.stem(x))
     for block in core.blocks:
-        x = _block(block, x + positional_encoding(x.shape[1], *x.shape[2:]).movedim(-1, 0))
+        positions = encoding_there((*x.shape[2:], x.shape[1]), x.device, x.dtype)
+        x = _block(block, x + positions.movedim(-1, 0))
     x = functional.adaptive_avg_pool3d(x, (None, 1, 1)).flatten(2)
     for layer in core.cortex:
         groups = layer.convolution.groups
@@ -43,8 +44,8 @@ def trial(encoder: Any, inputs: Tensor, *, window_frames: int, step: int) -> Ten
     """Rates (L, N) of a trial (C, L, H, W): a window at every frame, one by one, averaged."""
     (readout,) = encoder.readouts.values()
     frames, span = inputs.shape[1], (window_frames - 1) * step
-    total = torch.zeros(readout.neurons, frames)
-    counts = torch.zeros(frames)
+    total = inputs.new_zeros(readout.neurons, frames)
+    counts = inputs.new_zeros(frames)
     for anchor in range(span, frames):
         index = list(range(anchor - span, anchor + 1, step))
         rates = encoder.output(drive(readout, features(encoder.core, inputs[None, :, index])))

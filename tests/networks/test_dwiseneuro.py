@@ -183,25 +183,43 @@ def test_all_ways_of_computing_agree(small, monkeypatch):
         np.testing.assert_allclose(core(inputs)[..., 0, 0], expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_the_order_of_maps_in_memory_changes_nothing(small, count):
-    core, inputs, _ = small
-    x = inputs.permute(0, 2, 3, 4, 1)
-    x = dwiseneuro_blocks.pointwise(x, core.stem)
+@pytest.mark.parametrize("rows_first", [False, True], ids=["as on a GPU", "as on a CPU"])
+@pytest.mark.parametrize("blocks", [1, 2, 3])
+@pytest.mark.parametrize("frame_shape", [(9, 6), (8, 12)])
+def test_joining_and_folding_layers_changes_nothing(blocks, frame_shape, rows_first):
+    torch.manual_seed(2)
+    core = randomised(DwiseNeuroCore(**SMALL))
+    inputs = torch.randn(2, 5, 4, *frame_shape, dtype=torch.float64)
+    x = dwiseneuro_blocks.pointwise(inputs.permute(0, 2, 3, 4, 1), core.stem)
     x = batch_normalised(x, core.stem_norm)
-    for b in core.blocks[:count]:
+    for b in core.blocks[:blocks]:
         x = b(dwiseneuro_blocks.with_positions(x))
-    for rows_first in (False, True):  # as on a GPU, as on a CPU
-        evaluated = dwiseneuro_evaluation.EvaluatedBlocks(
-            core.stem,
-            core.stem_norm,
-            core.blocks[:count],
-            shape=tuple(inputs.shape[2:]),
-            rows_first=rows_first,
-        )
-        for seen in (inputs, inputs.movedim(1, -1).contiguous().movedim(-1, 1)):
-            with torch.no_grad():
-                torch.testing.assert_close(evaluated(seen), x.mean(dim=(2, 3)).detach())
+    expected = x.mean(dim=(2, 3)).detach()
+
+    def evaluated(seen, **autocast):
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, **autocast):
+            shape = tuple(seen.shape[2:])
+            return dwiseneuro_evaluation.EvaluatedBlocks(
+                core.stem, core.stem_norm, core.blocks[:blocks], shape=shape, rows_first=rows_first
+            )(seen)
+
+    torch.testing.assert_close(evaluated(inputs, enabled=False), expected)
+    otherwise = inputs.movedim(1, -1).contiguous().movedim(-1, 1)
+    torch.testing.assert_close(evaluated(otherwise, enabled=False), expected)
+    core.float()
+    # Some 20 roundings of 2^-9 each, in numbers of the size of the largest.
+    error = (evaluated(inputs.float(), enabled=True).double() - expected).abs().max()
+    assert error < 20 * 2**-9 * expected.abs().max()
+
+
+@pytest.mark.parametrize("stride", [2, 3, 4])
+def test_thinned_maps_are_nearest_neighbours(stride):
+    x = torch.randn(2, 3, 12, 24, 5)
+    for height, width in ((12, 24), (11, 24), (12, 7), (1, 1)):
+        part = x[:, :, :height, :width]
+        size = (3, math.ceil(height / stride), math.ceil(width / stride))
+        nearest = nn.functional.interpolate(part.movedim(-1, 1), size=size, mode="nearest")
+        assert torch.equal(dwiseneuro_blocks.thinned(part, stride).movedim(-1, 1), nearest)
 
 
 def test_training_uses_statistics_of_the_batch(small):

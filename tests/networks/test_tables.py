@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sensorium_models.networks.cores.dwiseneuro import DwiseNeuroCore
 from sensorium_models.networks.cores.dwiseneuro_blocks import with_positions
 from sensorium_models.networks.cores.window_attention import WindowAttention
 
@@ -29,7 +30,29 @@ def attention() -> nn.Module:
     return WindowAttention(channels=4, heads=2, window=(2, 3, 3)).to("meta")
 
 
-@pytest.mark.parametrize("make", [attention, lambda: with_positions], ids=["windows", "positions"])
+def evaluated() -> Any:
+    core = DwiseNeuroCore(
+        in_channels=4,
+        frame_shape=(7, 4),
+        channels=[4, 4],
+        strides=[1, 2],
+        expansion=2,
+        squeeze_reduction=2,
+        spatial_kernel=3,
+        temporal_kernel=3,
+        drop_path=0,
+        cortex_channels=[4],
+        cortex_groups=1,
+        cortex_drop_path=0,
+    )
+    return torch.no_grad()(core.eval().to("meta").forward)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [attention, lambda: with_positions, evaluated],
+    ids=["windows", "positions", "evaluation"],
+)
 def test_no_table_is_copied_twice(make: Any) -> None:
     layer = make()
     x = torch.empty(1, 4, 5, 7, 4, device="meta")  # stands for a GPU: tensors without content

@@ -127,7 +127,7 @@ class DwiseNeuroCore(Core):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training or torch.is_grad_enabled():
-            x = self._learning(x)
+            x = self._layer_by_layer(x)
         else:
             frames, height, width = x.shape[2:]
             blocks = EvaluatedBlocks(
@@ -137,11 +137,13 @@ class DwiseNeuroCore(Core):
                 shape=(frames, height, width),
                 rows_first=x.device.type == "cpu",
             )
-            x = blocks(x)
+            # On a CPU clip by clip, because that fits into the cache.
+            clips = x.split(1) if x.device.type == "cpu" else [x]
+            x = torch.cat([blocks(clip) for clip in clips])
         x = self.cortex(x)
         return x.transpose(1, 2)[..., None, None]
 
-    def _learning(self, x: Tensor) -> Tensor:
+    def _layer_by_layer(self, x: Tensor) -> Tensor:
         """Up to the mean over space, (B, T, C)."""
         x = x.permute(0, 2, 3, 4, 1)  # (B, T, H, W, C), see dwiseneuro_blocks
         x = batch_normalised(pointwise(x, self.stem), self.stem_norm)  # and no activation

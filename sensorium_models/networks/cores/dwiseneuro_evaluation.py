@@ -44,7 +44,7 @@ class EvaluatedBlocks:
         shape: tuple[int, int, int],
         rows_first: bool,
     ) -> None:
-        """`shape` is (T, H, W); `rows_first` changes no number, but how maps lie in memory."""
+        """`shape` is (T, H, W); `rows_first` changes how maps lie in memory, and rounding."""
         frames, height, width = shape
         self._rows_first = rows_first
         positions = []  # what is added to what enters a block
@@ -54,18 +54,16 @@ class EvaluatedBlocks:
             positions.append(encoding)
             height, width = -(-height // block.stride), -(-width // block.stride)
         self._first = _FirstBlock(stem, stem_norm, blocks[0], positions=positions[0])
-        after = [self._ordered(encoding) for encoding in positions[1:]]
-        self._positions = after[0] if after else torch.zeros(())
+        added = [*(self._ordered(encoding) for encoding in positions[1:]), None]
+        self._added_to_first = added[0]
         kind = _RowsFirstBlock if rows_first else _Block
-        self._others = [
-            kind(block, added=added)
-            for block, added in zip(blocks[1:], [*after[1:], None], strict=False)
-        ]
+        pairs = zip(blocks[1:], added[1:], strict=True)
+        self._others = [kind(block, added=positions) for block, positions in pairs]
 
     def __call__(self, x: Tensor) -> Tensor:
-        if x.device.type == "cpu" and len(x) > 1:  # what fits into the cache
-            return torch.cat([self(clip) for clip in x.split(1)])
-        x = self._ordered(self._first(x.permute(0, 2, 3, 4, 1))).add_(self._positions)
+        x = self._ordered(self._first(x.permute(0, 2, 3, 4, 1)))
+        if self._added_to_first is not None:
+            x.add_(self._added_to_first)
         for block in self._others:
             x = block(x)
         return x.mean(dim=(1, 3) if self._rows_first else (2, 3))
@@ -83,7 +81,7 @@ class _Block:
     """
 
     def __init__(self, block: InvertedResidual, *, added: Tensor | None) -> None:
-        """`added` (T, H', W', C') are the positions that the next block sees."""
+        """`added`, as large as a clip's result, are the positions that the next block sees."""
         self.block = block
         self.expand, self.expand_bias = _folded(block.expand, block.expand_norm)
         self.spatial, self.spatial_bias = _folded(block.spatial, block.spatial_norm)
@@ -187,10 +185,12 @@ class _FirstBlock(_Block):
             len(positions), inputs + self.places.shape[-1], stem.out_channels
         )
         seen[:, :inputs] = weight.flatten(1).T
-        seen[:, inputs:-1, time:] = torch.eye(space.shape[-1]).to(seen)
+        seen[:, inputs:-1, time:].diagonal(dim1=1, dim2=2).fill_(1)
         seen[:, -1] = bias
         seen[:, -1, :time] += positions[:, 0, 0, :time]
-        self.into_hidden = seen @ self.expand.flatten(1).T
+        # In double precision, which autocast leaves alone.
+        into_hidden = seen.double() @ self.expand.flatten(1).T.double()
+        self.into_hidden = into_hidden.to(seen.dtype)
         self.into_hidden[:, -1] += self.expand_bias
         self.into_result = tiled(seen, len(self.scale), dim=-1) * self.scale
         self.into_result[:, -1] += self.offset
