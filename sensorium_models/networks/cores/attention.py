@@ -13,8 +13,9 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 # Sequences are independent: about this many tokens go through all blocks together where nothing has
-# to be kept for a backward pass. Small enough for the caches, large enough for the matrix products.
+# to be kept for a backward pass; in evaluation on a CPU fewer, because its cache holds them.
 _TOKENS_AT_ONCE = 16_384
+_TOKENS_IN_CACHE = 4_096
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": functional.gelu,
@@ -48,14 +49,24 @@ class BlockSettings:
 
 @dataclass(frozen=True)
 class Rotary:
-    """Turns queries or keys (..., N, head_channels): x cos + rotate_half(x) sin."""
+    """Turns queries or keys (..., N, head_channels): x cos + rotate_half(x) sin.
+
+    `sin` has the signs of rotate_half, (-x2, x1), in it: its first half is negative.
+    """
 
     cos: Tensor
     sin: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
         first, second = x.chunk(2, dim=-1)
-        return x * self.cos + torch.cat([-second, first], dim=-1) * self.sin
+        turned = x * self.cos
+        if torch.is_grad_enabled():
+            return torch.addcmul(turned, torch.cat([second, first], dim=-1), self.sin)
+        for half, other, sin in zip(
+            turned.chunk(2, dim=-1), (second, first), self.sin.chunk(2, dim=-1), strict=True
+        ):
+            half.addcmul_(other, sin)
+        return turned
 
 
 Turns = tuple[Rotary, Rotary]  # of queries, of keys
@@ -127,7 +138,10 @@ class Transformer(nn.Module):
         # Without memory (a shape is tried out before any job) there is none to save.
         if x.is_meta or (keeps and not self.recompute):
             return self._run(x, rotary, causal)
-        pieces = x.split(max(1, self.tokens_at_once // x.shape[1]))
+        at_once = self.tokens_at_once
+        if not keeps and x.device.type == "cpu":
+            at_once = min(at_once, _TOKENS_IN_CACHE)
+        pieces = x.split(max(1, at_once // x.shape[1]))
         if keeps:
             done = [checkpoint(self._run, p, rotary, causal, use_reentrant=False) for p in pieces]
         else:

@@ -45,20 +45,21 @@ class RotaryPositions(nn.Module):
         angle = position[:, None] * frequencies
         power = (position - max(length, self.length) // 2) / _SCALE_FRAMES
         scale = base ** power[:, None]
+        cos, sin = angle.cos(), angle.sin()
 
         def turning(scale: Tensor) -> Rotary:
             return Rotary(
-                cos=_surrounded(angle.cos() * scale, 1.0, before, after),
-                sin=_surrounded(angle.sin() * scale, 0.0, before, after),
+                cos=_surrounded(cos * scale, cos * scale, 1.0, before, after),
+                sin=_surrounded(-sin * scale, sin * scale, 0.0, before, after),
             )
 
         of_queries = turning(scale)
         return of_queries, turning(1 / scale) if self.divide_keys else of_queries
 
 
-def _surrounded(table: Tensor, value: float, before: int, after: int) -> Tensor:
-    """Both halves of a head get the same numbers; registers get `value`."""
-    table = torch.cat([table, table], dim=1)
+def _surrounded(first: Tensor, second: Tensor, value: float, before: int, after: int) -> Tensor:
+    """The tables of both halves of a head side by side; registers get `value`."""
+    table = torch.cat([first, second], dim=1)
     return torch.cat(
         [
             table.new_full((before, table.shape[1]), value),
